@@ -1,0 +1,1 @@
+//! Topology, routing by key stock, admission; cannot name a key.

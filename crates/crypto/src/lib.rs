@@ -1,0 +1,1 @@
+//! Secret memory, one-time pad, Wegman-Carter tags, AEAD suites, key derivation, signatures.

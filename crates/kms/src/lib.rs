@@ -1,0 +1,1 @@
+//! Key pools, reservation, relay, supply, batches, lifecycle.

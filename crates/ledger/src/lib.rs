@@ -1,0 +1,1 @@
+//! Per-site Merkle log, proofs, export, offline verifier.

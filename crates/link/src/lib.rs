@@ -1,0 +1,1 @@
+//! One QKD link: sifting, parameter estimation, reconciliation, verification, privacy amplification.

@@ -1,0 +1,1 @@
+//! Sources, fibre, detectors, eavesdroppers: detection records from a seed.

@@ -1,0 +1,1 @@
+//! Seeded network, disk and time around the real cores.

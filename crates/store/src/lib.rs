@@ -1,0 +1,1 @@
+//! Durable encrypted state: sealed key segments and a state table.

@@ -1,0 +1,1 @@
+//! Models: manifest, key-data mapping, sealed chunks, publish, fetch.
