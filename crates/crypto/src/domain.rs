@@ -1,0 +1,95 @@
+//! The one list of labels. Every KDF, hash, tag and signature input begins with one of them, so that no value
+//! made for one purpose can stand in for another.
+
+/// What a derived key, a hash, a tag or a signature is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Domain {
+    /// Transcript of one block of a link, in one direction.
+    LinkTranscript,
+    /// A control message of a link.
+    LinkControl,
+    /// A relayed batch on one hop.
+    RelayHop,
+    /// Key that seals a segment's key-encryption key under the root key.
+    StoreSegmentKek,
+    /// Key that seals small secrets of a site under its root key.
+    SiteKeyring,
+    /// Wrapping of a model key for one site.
+    VaultEnvelope,
+    /// Tensor-group key from the model key.
+    VaultGroupKey,
+    /// Chunk key from the tensor-group key.
+    VaultChunkKey,
+    /// Keyed content hash within a model family.
+    VaultContentHash,
+    /// Signature over a model manifest.
+    VaultManifest,
+    /// Signature over a log checkpoint.
+    LedgerCheckpoint,
+    /// Salted commitment to an event's body.
+    LedgerBody,
+    /// Epoch key of a telecontrol session.
+    TerminalEpoch,
+    /// A telecontrol record's tag.
+    TerminalRecord,
+    /// Signature over a link-state advertisement.
+    ControlLinkState,
+}
+
+impl Domain {
+    /// All labels, for the test of uniqueness.
+    pub const ALL: [Self; 15] = [
+        Self::LinkTranscript,
+        Self::LinkControl,
+        Self::RelayHop,
+        Self::StoreSegmentKek,
+        Self::SiteKeyring,
+        Self::VaultEnvelope,
+        Self::VaultGroupKey,
+        Self::VaultChunkKey,
+        Self::VaultContentHash,
+        Self::VaultManifest,
+        Self::LedgerCheckpoint,
+        Self::LedgerBody,
+        Self::TerminalEpoch,
+        Self::TerminalRecord,
+        Self::ControlLinkState,
+    ];
+
+    /// The label's bytes.
+    #[must_use]
+    pub const fn label(self) -> &'static [u8] {
+        match self {
+            Self::LinkTranscript => b"qurrent/link/transcript/1",
+            Self::LinkControl => b"qurrent/link/control/1",
+            Self::RelayHop => b"qurrent/kms/relay-hop/1",
+            Self::StoreSegmentKek => b"qurrent/store/segment-kek/1",
+            Self::SiteKeyring => b"qurrent/node/keyring/1",
+            Self::VaultEnvelope => b"qurrent/vault/envelope/1",
+            Self::VaultGroupKey => b"qurrent/vault/group-key/1",
+            Self::VaultChunkKey => b"qurrent/vault/chunk-key/1",
+            Self::VaultContentHash => b"qurrent/vault/content-hash/1",
+            Self::VaultManifest => b"qurrent/vault/manifest/1",
+            Self::LedgerCheckpoint => b"qurrent/ledger/checkpoint/1",
+            Self::LedgerBody => b"qurrent/ledger/body/1",
+            Self::TerminalEpoch => b"qurrent/terminal/epoch/1",
+            Self::TerminalRecord => b"qurrent/terminal/record/1",
+            Self::ControlLinkState => b"qurrent/control/link-state/1",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_label_is_another_or_begins_another() {
+        for (i, a) in Domain::ALL.iter().enumerate() {
+            for b in &Domain::ALL[i + 1..] {
+                assert!(!a.label().starts_with(b.label()) && !b.label().starts_with(a.label()), "{a:?} {b:?}");
+            }
+        }
+    }
+}
