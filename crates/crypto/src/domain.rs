@@ -9,6 +9,8 @@ pub enum Domain {
     LinkTranscript,
     /// A control message of a link.
     LinkControl,
+    /// The public hash by which both ends of a link see that a block was corrected.
+    LinkVerification,
     /// A relayed batch on one hop.
     RelayHop,
     /// Key that seals a segment's key-encryption key under the root key.
@@ -33,15 +35,20 @@ pub enum Domain {
     TerminalEpoch,
     /// A telecontrol record's tag.
     TerminalRecord,
+    /// A message that opens or closes a telecontrol session.
+    TerminalAccess,
+    /// The check value of a batch that both ends of a telecontrol session hold.
+    TerminalBatch,
     /// Signature over a link-state advertisement.
     ControlLinkState,
 }
 
 impl Domain {
     /// All labels, for the test of uniqueness.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::LinkTranscript,
         Self::LinkControl,
+        Self::LinkVerification,
         Self::RelayHop,
         Self::StoreSegmentKek,
         Self::SiteKeyring,
@@ -54,6 +61,8 @@ impl Domain {
         Self::LedgerBody,
         Self::TerminalEpoch,
         Self::TerminalRecord,
+        Self::TerminalAccess,
+        Self::TerminalBatch,
         Self::ControlLinkState,
     ];
 
@@ -63,6 +72,7 @@ impl Domain {
         match self {
             Self::LinkTranscript => b"qurrent/link/transcript/1",
             Self::LinkControl => b"qurrent/link/control/1",
+            Self::LinkVerification => b"qurrent/link/verification/1",
             Self::RelayHop => b"qurrent/kms/relay-hop/1",
             Self::StoreSegmentKek => b"qurrent/store/segment-kek/1",
             Self::SiteKeyring => b"qurrent/node/keyring/1",
@@ -75,6 +85,8 @@ impl Domain {
             Self::LedgerBody => b"qurrent/ledger/body/1",
             Self::TerminalEpoch => b"qurrent/terminal/epoch/1",
             Self::TerminalRecord => b"qurrent/terminal/record/1",
+            Self::TerminalAccess => b"qurrent/terminal/access/1",
+            Self::TerminalBatch => b"qurrent/terminal/batch/1",
             Self::ControlLinkState => b"qurrent/control/link-state/1",
         }
     }

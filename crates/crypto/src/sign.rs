@@ -14,6 +14,7 @@ use rand_core::CryptoRng;
 
 use crate::Error;
 use crate::domain::Domain;
+use crate::hash::{Sha256Value, sha256};
 use crate::kdf::derive;
 use crate::secret::Key256;
 
@@ -64,6 +65,13 @@ impl SigningKey {
         self.post_quantum.sign(&input, tail).expect("the buffer has the length of an ML-DSA-65 signature");
         signature
     }
+
+    /// Signs a C2SP note's text with the Ed25519 half alone and without a label, as that format asks, so that
+    /// tools that are not ours can check it. Our own checks ask for [`SigningKey::sign`] beside it.
+    #[must_use]
+    pub fn sign_note(&self, text: &[u8]) -> Vec<u8> {
+        self.classic.sign(text).as_ref().to_vec()
+    }
 }
 
 impl fmt::Debug for SigningKey {
@@ -110,6 +118,26 @@ impl VerifyingKey {
         let pq_holds = UnparsedPublicKey::new(&ML_DSA_65, pq_key).verify(&input, pq).is_ok();
         if classic_holds && pq_holds { Ok(()) } else { Err(Error::NotAuthentic) }
     }
+
+    /// The Ed25519 half.
+    #[must_use]
+    pub fn ed25519(&self) -> &[u8] {
+        self.0.split_at(32).0
+    }
+
+    /// SHA-256 of the key's bytes, by which people and trust files know it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Sha256Value {
+        sha256(&self.0)
+    }
+
+    /// Checks what [`SigningKey::sign_note`] made.
+    ///
+    /// # Errors
+    /// [`Error::NotAuthentic`].
+    pub fn verify_note(&self, text: &[u8], signature: &[u8]) -> Result<(), Error> {
+        UnparsedPublicKey::new(&ED25519, self.ed25519()).verify(text, signature).map_err(|_| Error::NotAuthentic)
+    }
 }
 
 impl fmt::Debug for VerifyingKey {
@@ -145,5 +173,18 @@ mod tests {
             assert!(verifying.verify(Domain::VaultManifest, b"m", &bent).is_err(), "byte {at}");
         }
         assert!(verifying.verify(Domain::VaultManifest, b"m", &signature[1..]).is_err());
+    }
+
+    #[test]
+    fn a_note_signature_is_plain_ed25519_and_no_labelled_one() {
+        let key = SigningKey::from_seed(&Key256::copy_of(&[4; 32]));
+        let signature = key.sign_note(b"text\n");
+        let verifying = key.verifying_key();
+        verifying.verify_note(b"text\n", &signature).unwrap();
+        assert!(verifying.verify_note(b"text", &signature).is_err());
+        assert!(verifying.verify_note(b"text\n", &signature[1..]).is_err());
+        let labelled = key.sign(Domain::LedgerCheckpoint, b"text\n");
+        assert!(verifying.verify_note(b"text\n", labelled.split_at(64).0).is_err());
+        assert_eq!(verifying.fingerprint(), crate::hash::sha256(verifying.as_bytes()));
     }
 }

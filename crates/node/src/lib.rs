@@ -1,1 +1,36 @@
-//! The daemon and the qurrent command.
+//! The shell: sockets, TLS, HTTP APIs, files, clock, configuration, metrics, dashboard and the `qurrent`
+//! command. It decides nothing about protocol: it moves bytes, time and disk between the cores.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`], [`provision`], [`pki`] | configuration files; one folder from a network file; certificates |
+//! | [`tls`], [`serve`], [`http`], [`client`] | mutual TLS, the server's accept loop, the client of ETSI GS QKD 014 |
+//! | [`failure`] | what a command says when it fails |
+//! | [`entropy`], [`clock`], [`stop`] | randomness, time and the clean stop |
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod api;
+pub mod board;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod dashboard;
+pub mod demo;
+pub mod entropy;
+pub mod failure;
+pub mod http;
+pub mod keeper;
+pub mod kx;
+pub mod metrics;
+pub mod pki;
+pub mod provision;
+pub mod quantum;
+pub mod report;
+pub mod routes;
+pub mod serve;
+pub mod site;
+pub mod stop;
+pub mod telecontrol;
+pub mod tls;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `qurrent` command: see `qurrent --help`.
+
+fn main() -> std::process::ExitCode {
+    node::cli::main()
+}

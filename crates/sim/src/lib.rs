@@ -1,1 +1,4 @@
 //! Seeded network, disk and time around the real cores.
+
+pub mod network;
+pub mod rate;

@@ -260,10 +260,10 @@ impl Writer {
     /// An unsigned LEB128 number.
     pub fn varint(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
-            self.out.push((value & 0x7f) as u8 | 0x80);
+            self.out.push(low7(value) | 0x80);
             value >>= 7;
         }
-        self.out.push(value as u8);
+        self.out.push(low7(value));
         self
     }
 
@@ -284,6 +284,10 @@ impl Writer {
     pub fn finish(self) -> Vec<u8> {
         self.out
     }
+}
+
+fn low7(value: u64) -> u8 {
+    (value & 0x7f).to_le_bytes()[0]
 }
 
 #[cfg(test)]

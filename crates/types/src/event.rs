@@ -4,11 +4,16 @@
 //! events beside the durable writes that they belong to; the shell appends them to the site's log (`ledger`)
 //! before the effect is visible.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::id::{BatchId, BlockSeq, KeyId, LinkId, ModelId, SaeId, SiteId, TerminalId};
 use crate::units::BitLen;
 
 /// One lifecycle event. The variant's code is [`Event::code`], its content [`Event::fields`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Event {
     /// A site's process started.
@@ -208,6 +213,15 @@ pub enum FieldValue {
     Number(u64),
     /// A text.
     Text(String),
+}
+
+impl fmt::Display for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => fmt::Display::fmt(number, f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 macro_rules! field_from {

@@ -1,0 +1,79 @@
+//! Events and telecontrol states from processes of the same site (vault, gateway, terminal), for the site's
+//! audit log and dashboard. A process may only speak of what an SAE does; a site's own life is not its to tell.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use types::event::Event;
+
+use super::ApiState;
+use crate::report::{ModelReport, TerminalReport};
+use crate::tls::Identity;
+
+/// POST `/qurrent/v1/events`: appends one event; answers when it is durable.
+pub(super) async fn event(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Identity>,
+    Json(event): Json<Event>,
+) -> Response {
+    if !served_here(&state, &caller) || !reportable(&event) {
+        return refused("this SAE may not report this event here");
+    }
+    if let Some(model) = model_of(&event) {
+        state.board.add_model(model);
+    }
+    if state.keeper.record(vec![event]).await.is_none() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "message": "the site is stopping" }))).into_response();
+    }
+    Json(json!({})).into_response()
+}
+
+/// POST `/qurrent/v1/terminals`: pins up the state of a telecontrol session.
+pub(super) async fn terminal(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Identity>,
+    Json(report): Json<TerminalReport>,
+) -> Response {
+    if !served_here(&state, &caller) {
+        return refused("this SAE is not served by this site");
+    }
+    state.board.add_terminal(report);
+    Json(json!({})).into_response()
+}
+
+/// The model version that an event speaks of, for the board.
+fn model_of(event: &Event) -> Option<ModelReport> {
+    let (model, version, digest, bytes, published) = match event {
+        Event::ModelPublished { model, version, manifest_sha256, bytes, .. } => {
+            (model, version, manifest_sha256, bytes, true)
+        }
+        Event::ModelFetched { model, version, manifest_sha256, bytes } => {
+            (model, version, manifest_sha256, bytes, false)
+        }
+        _ => return None,
+    };
+    let manifest = digest.chars().take(16).collect();
+    Some(ModelReport { model: model.clone(), version: *version, published, bytes: *bytes, manifest })
+}
+
+fn reportable(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::ModelPublished { .. }
+            | Event::ModelFetched { .. }
+            | Event::ModelRefused { .. }
+            | Event::BatchCut { .. }
+            | Event::ProtectionChanged { .. }
+            | Event::SessionClosed { .. }
+    )
+}
+
+fn served_here(state: &ApiState, caller: &Identity) -> bool {
+    matches!(caller, Identity::Sae(sae) if state.keeper.serves(sae))
+}
+
+fn refused(message: &str) -> Response {
+    (StatusCode::UNAUTHORIZED, Json(json!({ "message": message }))).into_response()
+}

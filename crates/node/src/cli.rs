@@ -1,0 +1,85 @@
+//! The command line: parses, sets up logging and the runtime, runs one command, and says how it ended.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands::{audit, demo, fibre, key, model, network, node};
+use crate::failure::{Context as _, Outcome};
+use crate::telecontrol::{self, GatewayArgs, TerminalArgs};
+
+/// Quantum-key-secured communication for power grids.
+#[derive(Parser, Debug)]
+#[command(name = "qurrent", version, propagate_version = true)]
+#[command(
+    after_help = "Start here:\n  qurrent demo          five substations on this machine, with a dashboard\n  qurrent demo --help   what it does and how to look inside"
+)]
+struct Cli {
+    /// What to log, for example `info`, `debug` or `node=debug,kms=trace`.
+    #[arg(long, global = true, env = "QURRENT_LOG", default_value = "warn", value_name = "FILTER")]
+    log: String,
+    /// Log as JSON, one object a line.
+    #[arg(long, global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Node(node::NodeArgs),
+    Network(network::NetworkArgs),
+    Key(key::KeyArgs),
+    Model(model::ModelArgs),
+    Gateway(GatewayArgs),
+    Terminal(TerminalArgs),
+    Audit(audit::AuditArgs),
+    Fibre(fibre::FibreArgs),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(&cli.log, cli.log_json);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            drop(writeln!(std::io::stderr().lock(), "qurrent: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context(|| "cannot start the runtime".to_owned())?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Demo(args) => Box::pin(demo::run(args)).await,
+            Command::Node(args) => Box::pin(node::run(args)).await,
+            Command::Network(args) => network::run(args),
+            Command::Key(args) => key::run(args).await,
+            Command::Model(args) => Box::pin(model::run(args)).await,
+            Command::Gateway(args) => Box::pin(telecontrol::run_gateway(args)).await,
+            Command::Terminal(args) => Box::pin(telecontrol::run_terminal(args)).await,
+            Command::Audit(args) => audit::run(args),
+            Command::Fibre(args) => fibre::run(args).await,
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    outcome
+}
+
+fn log_to_stderr(filter: &str, json: bool) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}

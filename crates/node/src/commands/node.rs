@@ -1,0 +1,39 @@
+//! `qurrent node`: one site's process.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::io::AsyncReadExt as _;
+
+use crate::config::NodeConfig;
+use crate::failure::Outcome;
+use crate::{site, stop};
+
+/// Run one site: its links, key management entity, audit log and dashboard.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  qurrent node --config shanxi/sites/taiyuan/node.toml")]
+pub struct NodeArgs {
+    /// The site's configuration, written by `qurrent network init`.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Stop when standard input ends; for supervisors that may die themselves.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+/// Runs until SIGTERM.
+///
+/// # Errors
+/// If the site cannot start, or its disk fails.
+pub async fn run(args: NodeArgs) -> Outcome<()> {
+    let stop = stop::on_signal()?;
+    if args.stop_with_stdin {
+        let cancel = stop.clone();
+        tokio::spawn(async move {
+            let mut rest = Vec::new();
+            drop(tokio::io::stdin().read_to_end(&mut rest).await);
+            cancel.cancel();
+        });
+    }
+    site::run(NodeConfig::read(&args.config)?, stop).await
+}

@@ -1,0 +1,270 @@
+//! The configuration files of a site's process, of its SAEs and of the simulated fibres.
+//!
+//! Paths in a file are relative to that file. Secrets stand in files of their own, named by path, and are
+//! refused when others can read them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use types::id::{LinkId, SaeId, SiteId};
+use types::network::Network;
+
+use crate::failure::{Context as _, Failure, Outcome};
+
+/// `node.toml`: one site's process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Which site of the network this is.
+    pub site: SiteId,
+    /// The network file.
+    pub network: PathBuf,
+    /// Folder of all durable state of the process.
+    pub data: PathBuf,
+    /// Folder of the object store that models are published to.
+    pub models: PathBuf,
+    /// File of audit trust: fingerprint of every site's log key.
+    pub trust: PathBuf,
+    /// 32-byte file that seals the store.
+    pub root_key: PathBuf,
+    /// 32-byte seed of the site's signing key.
+    pub signing_seed: PathBuf,
+    /// Certificate, key and authority of the site.
+    pub tls: TlsFiles,
+    /// Where the process listens.
+    pub listen: Listen,
+    /// The other sites' key management entities.
+    #[serde(default)]
+    pub peer: Vec<PeerConfig>,
+    /// Links that end here.
+    #[serde(default)]
+    pub link: Vec<LinkConfig>,
+    /// Every SAE of the network and the site that serves it.
+    #[serde(default)]
+    pub sae: BTreeMap<SaeId, SiteId>,
+}
+
+/// Certificate, private key and trusted authority, as PEM files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that peers must chain to.
+    pub ca: PathBuf,
+    /// Own certificate chain.
+    pub certificate: PathBuf,
+    /// Own private key.
+    pub key: PathBuf,
+}
+
+/// Addresses that a site's process listens on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// ETSI GS QKD 014 for SAEs, over mutual TLS.
+    pub kme: SocketAddr,
+    /// Key management entity to key management entity, over mutual TLS.
+    pub kx: SocketAddr,
+    /// Dashboard, plain HTTP; leave it on a loopback or management address.
+    pub dashboard: Option<SocketAddr>,
+}
+
+/// Another site's key management entity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Which site.
+    pub site: SiteId,
+    /// Where its KME listens for other KMEs.
+    pub kx: SocketAddr,
+}
+
+/// One end of a link.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// Which link of the network file.
+    pub id: LinkId,
+    /// Classical channel: Alice's process listens here, Bob's connects.
+    pub classical: SocketAddr,
+    /// The quantum channel's process.
+    pub fibre: SocketAddr,
+    /// First authentication key, the same file at both ends. Consumed at the first start.
+    pub initial_key: PathBuf,
+}
+
+/// `sae.toml`: one secure application entity and the KME that serves it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaeConfig {
+    /// Its id; the same stands in its certificate.
+    pub id: SaeId,
+    /// The KME that serves it.
+    pub kme: SocketAddr,
+    /// Its certificate, key and authority.
+    pub tls: TlsFiles,
+}
+
+/// `fibre.toml`: the quantum channels that one process stands for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FibreConfig {
+    /// The network file.
+    pub network: PathBuf,
+    /// Simulated seconds per second of the wall clock.
+    pub time_scale: f64,
+    /// Where each link's modules plug in.
+    pub link: BTreeMap<LinkId, SocketAddr>,
+}
+
+impl NodeConfig {
+    /// Reads `node.toml` and resolves its paths.
+    ///
+    /// # Errors
+    /// If it cannot be read or has an unknown, missing or malformed field; line and field are named.
+    pub fn read(file: &Path) -> Outcome<Self> {
+        let mut config: Self = read_toml(file)?;
+        let base = file.parent().unwrap_or(Path::new("."));
+        let paths = [
+            &mut config.network,
+            &mut config.data,
+            &mut config.models,
+            &mut config.trust,
+            &mut config.root_key,
+            &mut config.signing_seed,
+        ];
+        for path in paths {
+            *path = base.join(&*path);
+        }
+        config.tls.resolve(base);
+        for link in &mut config.link {
+            link.initial_key = base.join(&link.initial_key);
+        }
+        Ok(config)
+    }
+
+    /// Folder of the site's audit log.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.data.join("log")
+    }
+}
+
+impl SaeConfig {
+    /// Reads `sae.toml` and resolves its paths.
+    ///
+    /// # Errors
+    /// As [`NodeConfig::read`].
+    pub fn read(file: &Path) -> Outcome<Self> {
+        let mut config: Self = read_toml(file)?;
+        config.tls.resolve(file.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+}
+
+impl FibreConfig {
+    /// Reads `fibre.toml` and resolves its paths.
+    ///
+    /// # Errors
+    /// As [`NodeConfig::read`]; the time scale must be above 0 and at most 1,000.
+    pub fn read(file: &Path) -> Outcome<Self> {
+        let mut config: Self = read_toml(file)?;
+        config.network = file.parent().unwrap_or(Path::new(".")).join(&config.network);
+        if !(config.time_scale > 0.0 && config.time_scale <= 1_000.0) {
+            return Err(Failure::new(format!("{}: time_scale must be above 0 and at most 1,000", file.display())));
+        }
+        Ok(config)
+    }
+}
+
+impl TlsFiles {
+    fn resolve(&mut self, base: &Path) {
+        for path in [&mut self.ca, &mut self.certificate, &mut self.key] {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+/// Reads a network file.
+///
+/// # Errors
+/// If it cannot be read or is wrong; file, line and field are named.
+pub fn read_network(file: &Path) -> Outcome<Network> {
+    let text = read_text(file)?;
+    Network::parse(&text).map_err(|error| {
+        Failure::new(format!("network file {}", file.display()))
+            .source(error)
+            .remedy("correct that line; networks/shanxi.toml is a complete example")
+    })
+}
+
+/// Reads a secret file of a fixed length.
+///
+/// # Errors
+/// If it is missing, of another length, or readable by anyone but its owner.
+pub fn read_secret<const N: usize>(file: &Path) -> Outcome<zeroize::Zeroizing<[u8; N]>> {
+    let bytes = read_secret_bytes(file)?;
+    let found = bytes.len();
+    let array = <[u8; N]>::try_from(bytes.as_slice()).map_err(|_| {
+        Failure::new(format!("secret file {} has {found} bytes and needs {N}", file.display()))
+            .remedy("restore it from its backup; it cannot be made again")
+    })?;
+    Ok(zeroize::Zeroizing::new(array))
+}
+
+/// Reads a secret file of any length up to 1 MiB.
+///
+/// # Errors
+/// If it is missing or readable by anyone but its owner.
+pub fn read_secret_bytes(file: &Path) -> Outcome<zeroize::Zeroizing<Vec<u8>>> {
+    let meta = fs::metadata(file).context(|| format!("secret file {}", file.display()))?;
+    if meta.permissions().mode() & 0o077 != 0 {
+        return Err(Failure::new(format!("secret file {} can be read by others", file.display()))
+            .remedy(format!("chmod 600 {}", file.display())));
+    }
+    if meta.len() > 1 << 20 {
+        return Err(Failure::new(format!("secret file {} is larger than 1 MiB", file.display())));
+    }
+    Ok(zeroize::Zeroizing::new(fs::read(file).context(|| format!("secret file {}", file.display()))?))
+}
+
+/// Writes a file that only its owner can read, durably.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_secret(file: &Path, bytes: &[u8]) -> Outcome<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let write = || -> std::io::Result<()> {
+        let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+        out.write_all(bytes)?;
+        out.sync_all()
+    };
+    write().context(|| format!("cannot write {}", file.display()))
+}
+
+/// Writes a configuration as TOML.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_toml(file: &Path, config: &impl Serialize) -> Outcome<()> {
+    let text = toml::to_string(config).context(|| format!("cannot write {}", file.display()))?;
+    fs::write(file, text).context(|| format!("cannot write {}", file.display()))
+}
+
+fn read_toml<T: DeserializeOwned>(file: &Path) -> Outcome<T> {
+    let text = read_text(file)?;
+    toml::from_str(&text).map_err(|error| {
+        Failure::new(format!("configuration {}", file.display()))
+            .source(error)
+            .remedy("correct that line; `qurrent network init` writes complete examples")
+    })
+}
+
+fn read_text(file: &Path) -> Outcome<String> {
+    fs::read_to_string(file).context(|| format!("cannot read {}", file.display()))
+}

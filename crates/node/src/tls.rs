@@ -1,0 +1,113 @@
+//! TLS: mutual certificates, TLS 1.3 with X25519MLKEM768 preferred, TLS 1.2 for older SAEs, and who the
+//! other side is.
+//!
+//! An identity stands in the certificate as SAN URI `urn:qurrent:kme:<site>` or `urn:qurrent:sae:<id>`; for
+//! SAEs of other makers the subject's common name counts when there is no such URI.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use types::id::{SaeId, SiteId};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::config::TlsFiles;
+use crate::failure::{Context as _, Failure, Outcome};
+
+/// Prefix of a KME's SAN URI.
+pub const KME_URN: &str = "urn:qurrent:kme:";
+/// Prefix of an SAE's SAN URI.
+pub const SAE_URN: &str = "urn:qurrent:sae:";
+
+/// Who a certificate names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A key management entity.
+    Kme(SiteId),
+    /// A secure application entity.
+    Sae(SaeId),
+}
+
+/// Server side: asks every client for a certificate of the authority.
+///
+/// # Errors
+/// If a file is missing or does not fit; it is named.
+pub fn server(files: &TlsFiles) -> Outcome<Arc<ServerConfig>> {
+    let roots = Arc::new(authorities(files)?);
+    let verifier =
+        WebPkiClientVerifier::builder(roots).build().context(|| format!("authority file {}", files.ca.display()))?;
+    let mut config = ServerConfig::builder_with_protocol_versions(rustls::ALL_VERSIONS)
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain(files)?, key(files)?)
+        .context(|| format!("certificate {} does not fit its key", files.certificate.display()))?;
+    config.alpn_protocols = Vec::new();
+    Ok(Arc::new(config))
+}
+
+/// Client side: shows the own certificate and checks the server's.
+///
+/// # Errors
+/// If a file is missing or does not fit; it is named.
+pub fn client(files: &TlsFiles) -> Outcome<Arc<ClientConfig>> {
+    let config = ClientConfig::builder_with_protocol_versions(rustls::ALL_VERSIONS)
+        .with_root_certificates(authorities(files)?)
+        .with_client_auth_cert(chain(files)?, key(files)?)
+        .context(|| format!("certificate {} does not fit its key", files.certificate.display()))?;
+    Ok(Arc::new(config))
+}
+
+/// The name that a server certificate must hold for an address.
+#[must_use]
+pub fn server_name(address: IpAddr) -> ServerName<'static> {
+    ServerName::IpAddress(address.into())
+}
+
+/// Who a verified certificate names, if anybody that we know the form of.
+#[must_use]
+pub fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    if let Ok(Some(names)) = parsed.subject_alternative_name() {
+        for name in &names.value.general_names {
+            if let GeneralName::URI(uri) = name {
+                if let Some(site) = uri.strip_prefix(KME_URN) {
+                    return SiteId::new(site).ok().map(Identity::Kme);
+                }
+                if let Some(sae) = uri.strip_prefix(SAE_URN) {
+                    return SaeId::new(sae).ok().map(Identity::Sae);
+                }
+            }
+        }
+    }
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    SaeId::new(name).ok().map(Identity::Sae)
+}
+
+fn authorities(files: &TlsFiles) -> Outcome<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&files.ca)? {
+        roots.add(certificate).context(|| format!("authority file {}", files.ca.display()))?;
+    }
+    Ok(roots)
+}
+
+fn chain(files: &TlsFiles) -> Outcome<Vec<CertificateDer<'static>>> {
+    certificates(&files.certificate)
+}
+
+fn certificates(file: &std::path::Path) -> Outcome<Vec<CertificateDer<'static>>> {
+    let found = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .context(|| format!("certificate file {}", file.display()))?;
+    if found.is_empty() {
+        return Err(Failure::new(format!("certificate file {} holds no certificate", file.display())));
+    }
+    Ok(found)
+}
+
+fn key(files: &TlsFiles) -> Outcome<PrivateKeyDer<'static>> {
+    let pem = crate::config::read_secret_bytes(&files.key)?;
+    PrivateKeyDer::from_pem_slice(&pem).context(|| format!("private key file {}", files.key.display()))
+}
