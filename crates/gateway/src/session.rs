@@ -206,7 +206,7 @@ impl Session {
             Input::KeysOrdered { request, keys } => self.handle_ordered(now, request, keys),
             Input::KeysCollected { request, keys } => self.handle_collected(now, request, keys),
             Input::Durable(seq) => self.handle_durable(now, seq),
-            Input::PlainReceived { stream, bytes } => self.streams.plain_received(stream, &bytes),
+            Input::PlainReceived { stream, bytes } => self.streams.plain_received(now, stream, &bytes),
             Input::PlainFinished(stream) => self.streams.plain_finished(stream),
             Input::PlainReset(stream) => {
                 if self.streams.remove(stream) {

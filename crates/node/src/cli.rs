@@ -12,7 +12,7 @@ use crate::telecontrol::{self, GatewayArgs, TerminalArgs};
 
 /// Quantum-key-secured communication for power grids.
 #[derive(Parser, Debug)]
-#[command(name = "qurrent", version, propagate_version = true)]
+#[command(name = "qurrent", version)]
 #[command(
     after_help = "Start here:\n  qurrent demo          five substations on this machine, with a dashboard\n  qurrent demo --help   what it does and how to look inside"
 )]

@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`format`] | a model file as a row of pieces; safetensors headers read with bounds |
+//! | [`mod@format`] | a model file as a row of pieces; safetensors headers read with bounds |
 //! | [`plan`] | which tensor gets how much quantum key, before any is spent |
 //! | [`keys`] | wrapping key → model key → group key → chunk key |
 //! | [`manifest`] | the signed description of a version |

@@ -168,6 +168,8 @@ fn the_reserve_survives_the_stated_number_of_failed_rounds() {
         Fate::Arrives
     }));
     for round in 0..authenticate::FAILED_ROUNDS {
+        // What the last round left is dropped, so that each has one block.
+        pair.disconnect();
         pair.new_session();
         pair.run(1.05);
         pair.check();
@@ -178,10 +180,12 @@ fn the_reserve_survives_the_stated_number_of_failed_rounds() {
     assert_eq!(pair.nodes[1].end.tags_left(), (full - authenticate::FAILED_ROUNDS, 2));
     // One round more and Alice says that she has nothing left; nothing is spent on it.
     let disks = [0, 1].map(|at| pair::records(&pair.nodes[at].disk));
+    pair.disconnect();
     pair.new_session();
     pair.run(1.05);
     assert_eq!(pair.nodes[0].end.tags_left().0, 0);
     pair.bend = None;
+    pair.disconnect();
     pair.new_session();
     pair.try_to_open();
     assert_eq!(pair.nodes[1].aborted.last().unwrap().outcome, Outcome::Aborted(AbortCause::ReserveEmpty));

@@ -132,7 +132,10 @@ async fn finish(
     }
     let interrupted = matches!(&outcome, Ok(None));
     let clean = stage.processes.stop().await;
-    outcome?;
+    if outcome.is_err() {
+        return Err(Failure::new("the demo's story broke off; the table says where")
+            .remedy("look into the log files of the folder"));
+    }
     if interrupted && args.exit {
         return Err(Failure::new("interrupted before the story was told"));
     }
@@ -182,7 +185,7 @@ fn look_next(stage: &Stage) -> Outcome<Vec<String>> {
         format!(
             "{} model fetch --config {} demo-model --out fetched.safetensors",
             stage.processes.program().display(),
-            stage.layout.node(last).display()
+            stage.layout.node(first).display()
         ),
     ])
 }

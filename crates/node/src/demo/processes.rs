@@ -123,10 +123,16 @@ impl Watcher {
     /// Until asked to stop; says whether the last process stopped cleanly.
     async fn run(self, first: Child, mut asked: mpsc::Receiver<()>) -> bool {
         let mut child = first;
+        // Waiting for a child closes its standard input, which would stop it; so the pipe is held here.
+        let mut pipe = child.stdin.take();
         let mut started = Instant::now();
         loop {
             tokio::select! {
-                _ = asked.recv() => return stop_child(&self.name, child).await,
+                _ = asked.recv() => {
+                    let clean = stop_child(&self.name, child).await;
+                    drop(pipe);
+                    return clean;
+                }
                 status = child.wait() => {
                     tracing::warn!(name = %self.name, ?status, log = %self.log.display(), "process died; starting it again");
                 }
@@ -140,7 +146,10 @@ impl Watcher {
             self.restarts.lock().unwrap_or_else(PoisonError::into_inner).push(self.name.clone());
             started = Instant::now();
             match spawn(&self.program, &self.args, &self.log) {
-                Ok(next) => child = next,
+                Ok(next) => {
+                    child = next;
+                    pipe = child.stdin.take();
+                }
                 Err(error) => {
                     tracing::error!(name = %self.name, %error, "cannot start again");
                     return false;

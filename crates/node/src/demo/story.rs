@@ -97,11 +97,10 @@ impl Stage {
             Ok((text, made)) => (true, text, Ok(made)),
             Err(failure) => (false, failure.to_string(), Err(failure)),
         };
-        self.progress.suspend(|| {
-            if !self.progress.is_hidden() {
-                drop(crate::commands::say(&format!("{} {step}: {text} ({seconds:.1} s)", if ok { "✓" } else { "✗" })));
-            }
-        });
+        if !self.progress.is_hidden() {
+            let line = format!("{} {step}: {text} ({seconds:.1} s)", if ok { "✓" } else { "✗" });
+            self.progress.suspend(|| drop(crate::commands::say(&line)));
+        }
         self.told.push(Told { step, result: text, ok, seconds });
         made
     }

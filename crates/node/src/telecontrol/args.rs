@@ -34,7 +34,7 @@ enum GatewayCommand {
     #[command(
         after_help = "Example:\n  qurrent gateway run --sae gateway/sae.toml --data gateway/pool --terminal ftu-7 \\\n    --plain-listen 127.0.0.1:2404 --cipher-connect 10.1.0.7:2414"
     )]
-    Run(GatewayRun),
+    Run(Box<GatewayRun>),
     /// Show the state of a running gateway.
     #[command(after_help = "Example:\n  qurrent gateway status --data gateway/pool")]
     Status(StatusArgs),
@@ -53,7 +53,7 @@ enum TerminalCommand {
     #[command(
         after_help = "Example:\n  qurrent terminal run --sae ftu-7/sae.toml --data ftu-7/pool --terminal ftu-7 --gateway gateway-dispatch \\\n    --cipher-listen 0.0.0.0:2414 --plain-connect 127.0.0.1:2404"
     )]
-    Run(TerminalRun),
+    Run(Box<TerminalRun>),
     /// Show the state of a running terminal.
     #[command(after_help = "Example:\n  qurrent terminal status --data ftu-7/pool")]
     Status(StatusArgs),
@@ -172,6 +172,7 @@ pub async fn run_gateway(args: GatewayArgs) -> Outcome<()> {
     match args.command {
         GatewayCommand::Status(args) => show(&args),
         GatewayCommand::Run(args) => {
+            let args = *args;
             let sae = SaeConfig::read(&args.end.sae)?;
             let peer = match args.terminal_sae {
                 Some(sae) => sae,
@@ -196,6 +197,7 @@ pub async fn run_terminal(args: TerminalArgs) -> Outcome<()> {
     match args.command {
         TerminalCommand::Status(args) => show(&args),
         TerminalCommand::Run(args) => {
+            let args = *args;
             let sae = SaeConfig::read(&args.end.sae)?;
             let config = args.end.config(args.gateway.clone(), POOL_TARGET, SupplyPlan::default());
             Box::pin(run(Role::Terminal, args.end, config, sae, args.gateway)).await

@@ -5,9 +5,13 @@ use serde_json::Value;
 use crate::world::{QURRENT, fails, str_of};
 
 fn demo(dir: &std::path::Path) -> Value {
-    let out = crate::world::ok_of(
-        std::process::Command::new(QURRENT).args(["demo", "--exit", "--json", "--dir", str_of(dir)]),
-    );
+    let out = crate::world::ok_of(std::process::Command::new(QURRENT).args([
+        "demo",
+        "--exit",
+        "--json",
+        "--dir",
+        str_of(dir),
+    ]));
     serde_json::from_str(&out).unwrap()
 }
 

@@ -126,10 +126,7 @@ impl Pair {
         })
     }
 
-    fn new(
-        capacity: u64,
-        ends: impl FnOnce(&Runtime, &Arc<MemoryKme>, &[tempfile::TempDir; 2]) -> (End, End),
-    ) -> Self {
+    fn new(capacity: u64, ends: impl FnOnce(&Runtime, &Arc<MemoryKme>, &[tempfile::TempDir; 2]) -> (End, End)) -> Self {
         let runtime = Runtime::new().unwrap();
         let kme = Arc::<MemoryKme>::default();
         let data = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -243,29 +240,29 @@ fn peer_script() -> PathBuf {
 fn a_third_party_104_dialogue_survives_the_fallback_and_nothing_is_readable() {
     let python = peer_python();
     let outstation = free_port();
-    let pair = Pair::usual(outstation, 64 * 1024);
+    let pair = Pair::usual(outstation, 16 * 1024);
     let mut wire = Command::new(&python)
         .arg(peer_script())
-        .args(["wire", "--port", &pair.terminal.cipher.unwrap().port().to_string(), "--secs", "9"])
+        .args(["wire", "--port", &pair.terminal.cipher.unwrap().port().to_string(), "--secs", "12"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let dialogue = Command::new(&python)
         .arg(peer_script())
-        .args(["selftest", "--secs", "7", "--rate", "200", "--commands", "30"])
+        .args(["selftest", "--secs", "9", "--rate", "200", "--commands", "30"])
         .args(["--port", &outstation.port().to_string(), "--via", &pair.gateway.plain.unwrap().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let level = |status: &watch::Receiver<TelecontrolStatus>| status.borrow().level.clone();
-    wait_until(LIMIT, "telemetry under one-time pad", || pair.terminal.status.borrow().records.sent_otp > 200);
+    wait_until(LIMIT, "telemetry under one-time pad", || pair.terminal.status.borrow().records.sent_otp > 50);
     pair.kme.broken.store(true, Ordering::Relaxed);
     wait_until(LIMIT, "the fallback", || level(&pair.terminal.status) != "otp");
     let at_fallback = pair.terminal.status.borrow().records;
     wait_until(LIMIT, "traffic under epoch keys", || {
-        pair.terminal.status.borrow().records.sent_aead > at_fallback.sent_aead + 100
+        pair.terminal.status.borrow().records.sent_aead > at_fallback.sent_aead + 20
     });
     pair.kme.broken.store(false, Ordering::Relaxed);
     wait_until(LIMIT, "the way back", || level(&pair.terminal.status) == "otp");
@@ -293,8 +290,7 @@ fn the_program_protects_with_keys_of_two_sites_and_comes_back_after_kill_9() {
     let target = outstation.local_addr().unwrap().to_string();
     let data = |end: &str| world.dir.path().join(end);
     let (gateway_data, terminal_data) = (data("gateway"), data("terminal"));
-    let (east, west) =
-        (world.sae("east", "app-east").join("sae.toml"), world.sae("west", "app-west").join("sae.toml"));
+    let (east, west) = (world.sae("east", "app-east").join("sae.toml"), world.sae("west", "app-west").join("sae.toml"));
     let mut gateway = vec!["gateway", "run", "--sae", str_of(&east), "--data", str_of(&gateway_data)];
     gateway.extend(["--terminal-sae", "app-west", "--plain-listen", &plain, "--cipher-connect", &cipher]);
     gateway.extend(["--terminal", "ftu-7", "--pool-target", "4096", "--keys-per-order", "32", "--opening-slots", "2"]);
@@ -317,7 +313,11 @@ fn the_program_protects_with_keys_of_two_sites_and_comes_back_after_kill_9() {
             1 => world.kill_9("gateway"),
             _ => continue,
         }
-        if round == 0 { world.spawn("terminal", &terminal) } else { world.spawn("gateway", &gateway) }
+        if round == 0 {
+            world.spawn("terminal", &terminal)
+        } else {
+            world.spawn("gateway", &gateway)
+        }
         wait_until(LIMIT, "the other session", || {
             let end = if round == 0 { "gateway" } else { "terminal" };
             let folder = if round == 0 { &gateway_data } else { &terminal_data };
