@@ -262,6 +262,7 @@ impl Session {
                 Some(self.last_received.after(SILENT_AFTER)),
                 self.supply.retry_at().filter(|_| self.role == Role::Gateway),
                 self.waiting.map(|waiting| waiting.until),
+                self.streams.held_until(),
             ]
             .into_iter()
             .flatten()

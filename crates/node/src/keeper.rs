@@ -152,7 +152,7 @@ impl Keeper {
 
     /// Whom to tell when a block of a link is filed.
     pub async fn when_filed(&self, link: LinkId, call: WhenFiled) {
-        drop(self.put(Job::Filed(link, call)).await);
+        let _stopping = self.put(Job::Filed(link, call)).await;
     }
 
     /// Writes the last entry and a checkpoint, and ends the thread.

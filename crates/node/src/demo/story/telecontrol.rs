@@ -124,6 +124,6 @@ async fn free_port() -> Outcome<SocketAddr> {
 }
 
 const TALK: Duration = Duration::from_secs(8);
-const RATE_HZ: u32 = 200;
+const RATE_HZ: u32 = 300;
 const SESSION_MAX: Duration = Duration::from_secs(20);
 const REPORT_MAX: Duration = Duration::from_secs(10);
