@@ -35,6 +35,8 @@ pub enum Domain {
     TerminalEpoch,
     /// A telecontrol record's tag.
     TerminalRecord,
+    /// Key that hides the headers of a telecontrol session's records.
+    TerminalHeader,
     /// A message that opens or closes a telecontrol session.
     TerminalAccess,
     /// The check value of a batch that both ends of a telecontrol session hold.
@@ -45,7 +47,7 @@ pub enum Domain {
 
 impl Domain {
     /// All labels, for the test of uniqueness.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::LinkTranscript,
         Self::LinkControl,
         Self::LinkVerification,
@@ -61,6 +63,7 @@ impl Domain {
         Self::LedgerBody,
         Self::TerminalEpoch,
         Self::TerminalRecord,
+        Self::TerminalHeader,
         Self::TerminalAccess,
         Self::TerminalBatch,
         Self::ControlLinkState,
@@ -85,6 +88,7 @@ impl Domain {
             Self::LedgerBody => b"qurrent/ledger/body/1",
             Self::TerminalEpoch => b"qurrent/terminal/epoch/1",
             Self::TerminalRecord => b"qurrent/terminal/record/1",
+            Self::TerminalHeader => b"qurrent/terminal/header/1",
             Self::TerminalAccess => b"qurrent/terminal/access/1",
             Self::TerminalBatch => b"qurrent/terminal/batch/1",
             Self::ControlLinkState => b"qurrent/control/link-state/1",

@@ -33,12 +33,6 @@ impl Classifier {
         Self { state: State::Head(Head::default()) }
     }
 
-    /// Whether the bytes so far are IEC 104 frames.
-    #[must_use]
-    pub fn is_framed(&self) -> bool {
-        !matches!(self.state, State::Foreign)
-    }
-
     /// The classes of the next bytes, in order; the lengths add up to that of `bytes`.
     pub fn classify(&mut self, bytes: &[u8]) -> Vec<Segment> {
         if matches!(self.state, State::Foreign) && is_whole_frames(bytes) {

@@ -1,7 +1,7 @@
 //! One cipher connection: opening, streams, key top-up, protection levels.
 //!
 //! ```text
-//!  plain TCP ─ classify ─ suite by level ─ seal ─▶ u16 length | record ─▶ cipher TCP ─▶ open ─ floor ─▶ plain TCP
+//!  plain TCP ─ classify ─ suite by level ─ seal ─▶ u16 length | record, header hidden ─▶ cipher TCP ─▶ open ─ floor ─▶ plain TCP
 //!                            ▲                                                    │
 //!                stock ─ policy with hysteresis            Installed ◀─ collect ◀─ Offer (key ids) ◀─ order
 //! ```
@@ -20,7 +20,7 @@ use crypto::record::Change;
 use terminal::access::{CenterClosing, Report, Seeds, TerminalClosing};
 use terminal::control::{Control, StreamId};
 use terminal::record::HEADER_LEN;
-use terminal::{Class, Direction, Kind, PadSender, ReceiverCounts, Seal, Strength, Suite};
+use terminal::{Class, Direction, HeaderMask, Kind, PadSender, ReceiverCounts, Seal, Strength, Suite};
 use types::event::Event;
 use types::id::{RequestId, TerminalId};
 use types::units::{ByteLen, Time};
@@ -43,6 +43,8 @@ pub const STREAMS_MAX: usize = 256;
 /// Bytes of records that may wait for the cipher connection before plain bytes wait too.
 pub const BACKLOG_MAX: usize = 256 * 1024;
 
+/// Set in the length of access frames.
+const ACCESS_BIT: u16 = 1 << 15;
 const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_AFTER: Duration = Duration::from_secs(10);
@@ -74,6 +76,8 @@ pub struct Session {
     counts_before: ReceiverCounts,
     level: Level,
     peer_level: Level,
+    // Of what is sent, of what is received.
+    masks: Option<(HeaderMask, HeaderMask)>,
     commits: u64,
     requests: u64,
     reserving: Option<u64>,
@@ -129,6 +133,7 @@ impl Session {
             counts_before: pools.receive.counts(),
             level: Level::Aead,
             peer_level: Level::Aead,
+            masks: None,
             commits: 0,
             requests: 0,
             reserving: None,
@@ -206,7 +211,7 @@ impl Session {
             Input::KeysOrdered { request, keys } => self.handle_ordered(now, request, keys),
             Input::KeysCollected { request, keys } => self.handle_collected(now, request, keys),
             Input::Durable(seq) => self.handle_durable(now, seq),
-            Input::PlainReceived { stream, bytes } => self.streams.plain_received(now, stream, &bytes),
+            Input::PlainReceived { stream, bytes } => self.streams.plain_received(stream, &bytes),
             Input::PlainFinished(stream) => self.streams.plain_finished(stream),
             Input::PlainReset(stream) => {
                 if self.streams.remove(stream) {
@@ -262,7 +267,6 @@ impl Session {
                 Some(self.last_received.after(SILENT_AFTER)),
                 self.supply.retry_at().filter(|_| self.role == Role::Gateway),
                 self.waiting.map(|waiting| waiting.until),
-                self.streams.held_until(),
             ]
             .into_iter()
             .flatten()
@@ -286,9 +290,9 @@ impl Session {
         inbound.extend_from_slice(bytes);
         let mut rest = inbound.as_slice();
         while let Some((len, tail)) = rest.split_first_chunk::<2>() {
-            let len = usize::from(u16::from_be_bytes(*len));
-            let Some((frame, tail)) = tail.split_at_checked(len) else { break };
-            self.handle_frame(now, frame);
+            let head = u16::from_be_bytes(*len);
+            let Some((frame, tail)) = tail.split_at_checked(usize::from(head & !ACCESS_BIT)) else { break };
+            self.handle_frame(now, head & ACCESS_BIT != 0, frame);
             if matches!(self.state, State::Closed) {
                 return;
             }
@@ -297,9 +301,9 @@ impl Session {
         self.inbound = rest.to_vec();
     }
 
-    fn handle_frame(&mut self, now: Time, frame: &[u8]) {
+    fn handle_frame(&mut self, now: Time, access: bool, frame: &[u8]) {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::Opening { step, until } => match self.opening_frame(now, step, frame) {
+            State::Opening { step, until } => match self.opening_frame(now, step, access, frame) {
                 Ok(state) => self.state = state.unwrap_or_else(|step| State::Opening { step, until }),
                 Err(reason) => {
                     // Back into a state that can be closed.
@@ -308,7 +312,7 @@ impl Session {
                 }
             },
             State::Open(Closing::Center(closing)) | State::Stopping { closing: Closing::Center(closing), .. }
-                if terminal::access::is_access(frame) =>
+                if access =>
             {
                 let reason = match closing.report(frame) {
                     Ok(report) => format!(
@@ -322,7 +326,11 @@ impl Session {
             }
             state => {
                 self.state = state;
-                self.handle_record(now, frame);
+                let mut record = frame.to_vec();
+                if let Some((_, mask)) = &self.masks {
+                    mask.apply(&mut record);
+                }
+                self.handle_record(now, &record);
             }
         }
     }
@@ -392,6 +400,8 @@ impl Session {
         let batch = |way: Direction| way.batch(Seeds::BATCH);
         self.sender.start_epoch(batch(ours), 0, seeds.of(ours)).map_err(|error| chain(&error))?;
         self.pools.receive.start_epoch(batch(theirs), 0, seeds.of(theirs)).map_err(|error| chain(&error))?;
+        let mask = |way| HeaderMask::new(way, seeds.of(way));
+        self.masks = mask(ours).zip(mask(theirs));
         self.pools.receive.set_floor(self.config.policy.floor);
         self.epoch_since = now;
         self.last_received = now;
@@ -493,19 +503,35 @@ impl Session {
             _ => self.sent_aead += 1,
         }
         self.last_sent = now;
-        self.send_frame(&record);
+        let start = self.push_frame(0, &record);
+        if let (Some((mask, _)), Some(Output::Send(last))) = (&self.masks, self.outputs.back_mut()) {
+            mask.apply(last.get_mut(start..).unwrap_or_default());
+        }
         Ok(())
     }
 
-    fn send_frame(&mut self, frame: &[u8]) {
-        let len = u16::try_from(frame.len()).expect("records and access frames are below 64 KiB");
+    /// Sends a frame of the opening or the closing.
+    fn send_access(&mut self, frame: &[u8]) {
+        self.push_frame(ACCESS_BIT, frame);
+    }
+
+    /// Queues a frame behind its length; returns where it starts in the last output.
+    fn push_frame(&mut self, bit: u16, frame: &[u8]) -> usize {
+        let len = u16::try_from(frame.len()).expect("records and access frames are below 32 KiB");
+        debug_assert!(len & ACCESS_BIT == 0);
         let mut bytes = Vec::with_capacity(frame.len() + 2);
-        bytes.extend_from_slice(&len.to_be_bytes());
+        bytes.extend_from_slice(&(len | bit).to_be_bytes());
         bytes.extend_from_slice(frame);
         self.backlog += bytes.len();
         match self.outputs.back_mut() {
-            Some(Output::Send(last)) if last.len() < 64 * 1024 => last.extend_from_slice(&bytes),
-            _ => self.outputs.push_back(Output::Send(bytes)),
+            Some(Output::Send(last)) if last.len() < 64 * 1024 => {
+                last.extend_from_slice(&bytes);
+                last.len() - frame.len()
+            }
+            _ => {
+                self.outputs.push_back(Output::Send(bytes));
+                2
+            }
         }
     }
 
@@ -538,7 +564,7 @@ impl Session {
                     down: status.receive_stock.0,
                     up: status.send_stock.0,
                 });
-                self.send_frame(&frame);
+                self.send_access(&frame);
                 // Nothing but closing may follow.
                 self.state = State::Opening { step: Opening::Failed, until: self.last_received };
             }

@@ -12,6 +12,7 @@
 //! | [`sender`] | seals records: [`PadSender`] |
 //! | [`window`] | which positions were seen: [`Window`] |
 //! | [`receiver`] | opens records: [`PadReceiver`] |
+//! | [`mask`] | hides headers on a stream: [`HeaderMask`] |
 //! | [`access`] | the tagged opening of a session (links I, III and V of the nine steps) |
 //! | [`control`] | messages inside control records: streams, batches, levels |
 //!
@@ -43,6 +44,7 @@ mod epoch;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod mask;
 pub mod pad;
 pub mod receiver;
 pub mod record;
@@ -52,6 +54,7 @@ pub mod window;
 
 pub use epoch::EpochLimits;
 pub use error::{Error, Refusal};
+pub use mask::HeaderMask;
 pub use pad::{PadChunk, PadSource};
 pub use receiver::{Floor, Opened, PadReceiver, ReceiverCounts};
 pub use record::{Class, Direction, Header, Kind};

@@ -61,8 +61,9 @@ impl Session {
     }
 
     /// A frame came while opening.
-    pub(super) fn opening_frame(&mut self, now: Time, step: Opening, frame: &[u8]) -> Step {
+    pub(super) fn opening_frame(&mut self, now: Time, step: Opening, access: bool, frame: &[u8]) -> Step {
         match step {
+            _ if !access => Err("a record came before the session was open".to_owned()),
             Opening::AwaitRequest(state) => self.answer_request(state, frame).map(Err),
             Opening::AwaitConfirm(state) => self.take_confirm(now, state, frame).map(Ok),
             Opening::Listening => self.take_opening(frame).map(Err),
@@ -114,7 +115,7 @@ impl Session {
             },
             Ok(None) => self.refuse(Refused::NoKeys),
             Err(reason) => {
-                self.send_frame(&access::refuse(Refused::NoKeys));
+                self.send_access(&access::refuse(Refused::NoKeys));
                 self.close(&format!("the opening keys could not be collected: {reason}"));
             }
         }
@@ -146,7 +147,7 @@ impl Session {
             keys: source,
         };
         let (state, frame) = AwaitRequest::open(keys, &opening);
-        self.send_frame(&frame);
+        self.send_access(&frame);
         self.set_step(Opening::AwaitRequest(state));
     }
 
@@ -183,7 +184,7 @@ impl Session {
             inventory: self.pools.inventory(),
         };
         let (state, frame) = verified.request(&request);
-        self.send_frame(&frame);
+        self.send_access(&frame);
         self.set_step(Opening::AwaitResponse(state));
     }
 
@@ -212,7 +213,7 @@ impl Session {
         let negotiate =
             Negotiate { suite: Suite::Aes256Gcm, floor: policy.floor, volume: policy.capacity, lifetime_s: 0 };
         let (state, frames) = state.respond(&AccessResponse { suites, agreed }, &negotiate);
-        frames.iter().for_each(|frame| self.send_frame(frame));
+        frames.iter().for_each(|frame| self.send_access(frame));
         Ok(Opening::AwaitConfirm(state))
     }
 
@@ -231,7 +232,7 @@ impl Session {
         self.config.policy.capacity = negotiate.volume;
         let confirm = Confirm { down: self.pools.receive_stock(), up: self.pools.send_stock(), refusal: String::new() };
         let (closing, seeds, frame) = state.confirm(&confirm);
-        self.send_frame(&frame);
+        self.send_access(&frame);
         self.opened(now, Closing::Terminal(closing), &seeds)
     }
 
@@ -263,7 +264,7 @@ impl Session {
     }
 
     fn refusal(&mut self, reason: Refused) -> String {
-        self.send_frame(&access::refuse(reason));
+        self.send_access(&access::refuse(reason));
         reason.text().to_owned()
     }
 

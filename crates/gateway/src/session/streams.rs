@@ -1,7 +1,6 @@
 //! The plain connections of a session, and how their bytes become records.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use terminal::control::{Control, StreamId};
 use terminal::{Class, Kind, Seal, Suite};
@@ -15,10 +14,6 @@ use crate::pools::Role;
 pub(super) const WINDOW: u32 = 64 * 1024;
 /// A stream with more than this waiting takes no more from its plain connection.
 const QUEUE_LOW: usize = 16 * 1024;
-/// Frames of a burst wait for each other this long after the record before them.
-const LINGER: Duration = Duration::from_millis(5);
-/// So many bytes wait no longer.
-const LINGER_BYTES: usize = 1024;
 /// Bytes in front of the content of a payload record: the stream.
 const STREAM_LEN: usize = 2;
 
@@ -40,9 +35,6 @@ struct Stream {
     granted: u32,
     delivered: u32,
     owes_ready: bool,
-    // When its last record was sealed, and until when small frames may wait for more of their kind.
-    sealed_at: Option<Time>,
-    hold: Option<Time>,
     finish: Finish,
     peer_finished: bool,
 }
@@ -90,7 +82,7 @@ impl Streams {
         Ok(true)
     }
 
-    pub(super) fn plain_received(&mut self, now: Time, stream: StreamId, bytes: &[u8]) {
+    pub(super) fn plain_received(&mut self, stream: StreamId, bytes: &[u8]) {
         let Some(held) = self.map.get_mut(&stream) else { return };
         let mut rest = bytes;
         for segment in held.classifier.classify(bytes) {
@@ -103,19 +95,6 @@ impl Streams {
             }
         }
         held.owes_ready = true;
-        held.consider_holding(now);
-    }
-
-    /// Until when the stream that waits shortest waits for more bytes.
-    pub(super) fn held_until(&self) -> Option<Time> {
-        self.map.values().filter_map(|held| held.hold).min()
-    }
-
-    /// Lets go what waited long enough.
-    fn let_go(&mut self, now: Time) {
-        for held in self.map.values_mut() {
-            held.hold = held.hold.filter(|until| now < *until);
-        }
     }
 
     pub(super) fn plain_finished(&mut self, stream: StreamId) {
@@ -123,7 +102,6 @@ impl Streams {
             && held.finish == Finish::No
         {
             held.finish = Finish::WhenSent;
-            held.hold = None;
         }
     }
 
@@ -183,7 +161,7 @@ impl Streams {
 
     /// The next stream, in turn, that has bytes it may send.
     fn next_to_send(&mut self) -> Option<StreamId> {
-        let may = |(_, held): &(&StreamId, &Stream)| !held.queue.is_empty() && held.credit > 0 && held.hold.is_none();
+        let may = |(_, held): &(&StreamId, &Stream)| !held.queue.is_empty() && held.credit > 0;
         let after = self.map.range(StreamId(self.turn.0.saturating_add(1))..).find(may);
         let next = *after.or_else(|| self.map.iter().find(may))?.0;
         self.turn = next;
@@ -201,20 +179,9 @@ impl Stream {
             granted: WINDOW,
             delivered: 0,
             owes_ready: false,
-            sealed_at: None,
-            hold: None,
             finish: Finish::No,
             peer_finished: false,
         }
-    }
-
-    /// In a burst of IEC 104 telemetry, lets frames wait a little for each other: every record costs 32 bytes of pad
-    /// and 34 on the line. Commands, foreign bytes and lone frames never wait.
-    fn consider_holding(&mut self, now: Time) {
-        let burst = self.sealed_at.map(|at| at.after(LINGER)).filter(|until| now < *until);
-        let patient = self.queue.iter().all(|(class, _)| matches!(class, Class::Supervisory | Class::Telemetry));
-        let small = self.queued < LINGER_BYTES && self.finish == Finish::No && self.classifier.is_framed();
-        self.hold = if patient && small { self.hold.or(burst) } else { None };
     }
 
     /// Class of the bytes in front and how many of them may go.
@@ -248,7 +215,6 @@ enum Choice {
 impl Session {
     /// Seals what may be sent, stream by stream in turn.
     pub(super) fn pump(&mut self, now: Time) {
-        self.streams.let_go(now);
         while self.backlog < BACKLOG_MAX {
             let Some(stream) = self.streams.next_to_send() else {
                 self.waiting = None;
@@ -260,7 +226,6 @@ impl Session {
             self.waiting = None;
             let Some(held) = self.streams.map.get_mut(&stream) else { break };
             let plain = held.take(stream, len);
-            held.sealed_at = Some(now);
             let seal = Seal { suite, kind: Kind::Payload, class };
             if let Err(error) = self.seal_and_send(now, seal, &plain) {
                 return self.close(&format!("no key is left to seal a record: {error}"));

@@ -4,7 +4,7 @@ use gateway::{Input, Level, Policy};
 use terminal::{Class, Suite};
 use types::event::Event;
 
-use crate::world::{COMMAND, FLOAT, SECOND, TESTFR, WIRE, World};
+use crate::world::{COMMAND, FLOAT, SECOND, TESTFR, World};
 
 #[test]
 fn first_contact_opens_and_pools_fill() {
@@ -130,33 +130,4 @@ fn bulk_is_bounded_by_credit() {
     world.send(0, stream, &bulk);
     world.run(SECOND);
     assert_eq!(world.ends[1].delivered[&stream], bulk);
-}
-
-#[test]
-fn a_burst_of_telemetry_shares_records_and_a_command_does_not_wait() {
-    let mut world = World::new(7);
-    world.connect();
-    world.run(SECOND * 60);
-    let stream = world.open_stream(0);
-    world.run(SECOND);
-    world.suites.clear();
-    for _ in 0..40 {
-        world.send(1, stream, &FLOAT);
-        world.run(SECOND / 2000);
-    }
-    world.run(SECOND / 80);
-    assert_eq!(world.ends[0].delivered[&stream], FLOAT.repeat(40), "the end of a burst waits no longer than the rest");
-    world.send(1, stream, &FLOAT);
-    let before = world.now;
-    world.send(1, stream, &COMMAND);
-    world.run(SECOND / 100);
-    assert!(world.ends[0].last_delivery.since(before) <= WIRE, "the command took what waited with it");
-    assert_eq!(world.ends[0].delivered[&stream], [FLOAT.repeat(41), COMMAND.to_vec()].concat());
-    let records = world.suites.iter().filter(|(from, _, class, _)| *from == 1 && *class == Class::Telemetry).count();
-    assert!(records <= 9, "{records} records for 40 frames in 20 ms");
-    world.run(SECOND);
-    let before = world.now;
-    world.send(1, stream, &FLOAT);
-    world.run(SECOND / 10);
-    assert!(world.ends[0].last_delivery.since(before) <= WIRE, "a lone frame does not wait");
 }

@@ -95,3 +95,47 @@ fn wrong_usage_ends_with_exit_code_2() {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
 }
+
+#[test]
+fn a_disk_that_takes_no_more_stops_the_site_with_its_name_and_loses_nothing() {
+    let mut world = World::start();
+    let (east, west) = (world.sae("east", "app-east").join("sae.toml"), world.sae("west", "app-west").join("sae.toml"));
+    let taken = crate::world::json(&["key", "--sae", str_of(&east), "--json", "get", "app-west"]);
+    assert!(world.terminate("east").success());
+
+    // A limit on file sizes stands for the full disk: every file that would grow past it is refused.
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" node --config \"$1\"";
+    let output = std::process::Command::new("timeout")
+        .args(["60", "sh", "-c", script, crate::world::QURRENT, &world.node("east")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("east/data") && said.contains("what to do"), "{said}");
+
+    world.spawn_site("east");
+    world.wait_for_keys("east", "app-west", 8);
+    let id = taken["keys"][0]["key_ID"].as_str().unwrap();
+    let found = crate::world::json(&["key", "--sae", str_of(&west), "--json", "fetch", "app-east", id]);
+    assert_eq!(found["keys"][0]["key"], taken["keys"][0]["key"]);
+}
+
+#[test]
+fn a_site_that_is_down_costs_no_key() {
+    let mut world = World::start();
+    world.kill_9("west");
+    let east = world.sae("east", "app-east").join("sae.toml");
+    let stock = || {
+        let status = crate::world::json(&["key", "--sae", str_of(&east), "--json", "status", "app-west"]);
+        status["stored_key_count"].as_u64().unwrap()
+    };
+    let before = stock();
+    for _ in 0..3 {
+        let said = fails(&["key", "--sae", str_of(&east), "get", "app-west", "--number", "4"]);
+        assert!(said.contains("503"), "{said}");
+    }
+    // Keys named in an unanswered assignment stay bound to this pair of SAEs; none is gone for it.
+    world.spawn_site("west");
+    world.wait_for_keys("east", "app-west", before);
+    crate::world::ok(&["key", "--sae", str_of(&east), "get", "app-west", "--number", "4"]);
+}

@@ -1,3 +1,5 @@
+//! Envelopes: round trip, reject vectors, pinned encoding.
+
 use crypto::sign::SigningKey;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;

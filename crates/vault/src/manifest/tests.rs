@@ -1,3 +1,5 @@
+//! Manifests: round trip, reject vectors, pinned encoding.
+
 use crypto::secret::Key256;
 use proptest::prelude::*;
 use types::id::Uuid;
