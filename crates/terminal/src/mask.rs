@@ -34,7 +34,9 @@ impl HeaderMask {
             return;
         }
         let (head, rest) = record.split_at_mut(HEADER_LEN);
-        let Some(sample) = rest.len().checked_sub(TAG_LEN).and_then(|tag| rest.get(tag..tag + NONCE_LEN)) else { return };
+        let Some(sample) = rest.len().checked_sub(TAG_LEN).and_then(|tag| rest.get(tag..tag + NONCE_LEN)) else {
+            return;
+        };
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(sample);
         // The keystream of GCM is counter mode; its tag is not used. Equal samples (2^-96 a pair) would show the

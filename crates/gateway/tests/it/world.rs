@@ -12,9 +12,10 @@ use crypto::secret::SecretBytes;
 use gateway::{Input, Level, Output, Policy, Pools, Role, Session, SessionConfig, StreamId, SupplyPlan};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use terminal::access::{KeySource, OPENING_LEN, Unverified};
 use terminal::record::split_epoch;
 use terminal::suite::UNIT;
-use terminal::{EpochLimits, Header, Suite};
+use terminal::{Direction, EpochLimits, Header, HeaderMask, Suite};
 use types::event::Event;
 use types::id::{KeyId, SaeId, TerminalId};
 use types::units::Time;
@@ -62,6 +63,9 @@ pub(crate) struct World {
     pub(crate) epochs: BTreeSet<(u32, u64, u64)>,
     pub(crate) suites: Vec<(usize, Suite, terminal::Class, usize)>,
     pub(crate) wire: Vec<u8>,
+    masks: Option<[HeaderMask; 2]>,
+    seen_keys: BTreeMap<KeyId, SecretBytes>,
+    seen_slots: BTreeMap<(u32, u32), SecretBytes>,
     rng: ChaCha20Rng,
 }
 
@@ -96,6 +100,9 @@ impl World {
             epochs: BTreeSet::new(),
             suites: Vec::new(),
             wire: Vec::new(),
+            masks: None,
+            seen_keys: BTreeMap::new(),
+            seen_slots: BTreeMap::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
         }
     }
@@ -271,6 +278,7 @@ impl World {
                         let id = KeyId::from_random(id);
                         let key = SecretBytes::random(usize::try_from(size.0 / 8).unwrap(), &mut self.rng);
                         self.kme.insert(id, key.duplicate());
+                        self.seen_keys.insert(id, key.duplicate());
                         keys.push((id, key));
                     }
                     Ok(keys)
@@ -284,7 +292,18 @@ impl World {
                 let keys = keys.collect();
                 end.pending.push((now.after(KME), Input::KeysCollected { request, keys }));
             }
-            Output::Commit { seq, changes } => end.commits.push((now.after(DISK), seq, changes)),
+            Output::Commit { seq, changes } => {
+                for change in &changes {
+                    if let Change::Put(Record { key, secret: Some(secret), .. }) = change
+                        && secret.len() == OPENING_LEN
+                    {
+                        let place = key.last_chunk::<8>().unwrap();
+                        let number = |at: usize| u32::from_be_bytes(place[at..at + 4].try_into().unwrap());
+                        self.seen_slots.insert((number(0), number(4)), secret.duplicate());
+                    }
+                }
+                end.commits.push((now.after(DISK), seq, changes));
+            }
             Output::Event(event) => end.events.push(event),
             Output::Opened => end.opened = true,
             Output::Close { reason } => {
@@ -294,16 +313,32 @@ impl World {
         }
     }
 
+    /// Learns a session's header masks from its opening: this eavesdropper has every key there ever was.
+    fn read_opening(&mut self, frame: &[u8]) {
+        let Ok((_, opening)) = Unverified::parse(frame) else { return };
+        let bytes: Vec<u8> = match opening.keys {
+            KeySource::Keys(ids) => ids.iter().flat_map(|id| self.seen_keys[id].expose(<[u8]>::to_vec)).collect(),
+            KeySource::Slot { batch, slot } => self.seen_slots[&(batch.0, slot)].expose(<[u8]>::to_vec),
+        };
+        let seed = |at: usize| SecretBytes::copy_of(&bytes[OPENING_LEN - 64 + at..OPENING_LEN - 32 + at]);
+        let mask = |way, at| HeaderMask::new(way, &seed(at)).unwrap();
+        self.masks = Some([mask(Direction::Down, 0), mask(Direction::Up, 32)]);
+    }
+
     /// The eavesdropper: reads headers, and remembers each unit of pad that was used.
     fn watch(&mut self, at: usize, bytes: &[u8]) {
         self.wire.extend_from_slice(bytes);
         let mut rest = bytes;
         while let Some((len, tail)) = rest.split_first_chunk::<2>() {
-            let (frame, tail) = tail.split_at(usize::from(u16::from_be_bytes(*len)));
+            let len = u16::from_be_bytes(*len);
+            let (frame, tail) = tail.split_at(usize::from(len & 0x7fff));
             rest = tail;
-            if terminal::access::is_access(frame) {
+            if len & 0x8000 != 0 {
+                self.read_opening(frame);
                 continue;
             }
+            let mut frame = frame.to_vec();
+            self.masks.as_ref().unwrap()[at].apply(&mut frame);
             let header = Header::decode(frame.first_chunk().unwrap()).unwrap();
             let plain = frame.len() - terminal::record::OVERHEAD;
             self.suites.push((at, header.suite, header.class, plain));

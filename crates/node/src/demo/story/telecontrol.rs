@@ -97,7 +97,7 @@ async fn start(stage: &mut Stage, outstation: SocketAddr) -> Outcome<SocketAddr>
         &[("--cipher-listen", cipher), ("--plain-connect", outstation)],
     );
     let run_gateway = args(
-        &["--log", "info", "gateway", "run", "--terminal", terminal.id.as_str()],
+        &["--log", "info", "gateway", "run", "--pool-target", POOL_BYTES, "--terminal", terminal.id.as_str()],
         &gateway_dir,
         &[("--plain-listen", plain), ("--cipher-connect", cipher)],
     );
@@ -124,6 +124,8 @@ async fn free_port() -> Outcome<SocketAddr> {
 }
 
 const TALK: Duration = Duration::from_secs(8);
+/// Small, so that the pool runs low within the dialogue and other applications find key in stock afterwards.
+const POOL_BYTES: &str = "16384";
 const RATE_HZ: u32 = 300;
 const SESSION_MAX: Duration = Duration::from_secs(20);
 const REPORT_MAX: Duration = Duration::from_secs(10);
