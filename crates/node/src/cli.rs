@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{audit, demo, fibre, key, model, network, node};
+use crate::commands::{audit, demo, fibre, key, link, model, network, node};
 use crate::failure::{Context as _, Outcome};
 use crate::telecontrol::{self, GatewayArgs, TerminalArgs};
 
@@ -32,6 +32,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Node(node::NodeArgs),
     Network(network::NetworkArgs),
+    Link(link::LinkArgs),
     Key(key::KeyArgs),
     Model(model::ModelArgs),
     Gateway(GatewayArgs),
@@ -62,6 +63,7 @@ fn run(command: Command) -> Outcome<()> {
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Node(args) => Box::pin(node::run(args)).await,
             Command::Network(args) => network::run(args),
+            Command::Link(args) => link::run(args),
             Command::Key(args) => key::run(args).await,
             Command::Model(args) => Box::pin(model::run(args)).await,
             Command::Gateway(args) => Box::pin(telecontrol::run_gateway(args)).await,

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod demo;
 pub mod fibre;
 pub mod key;
+pub mod link;
 pub mod model;
 pub mod network;
 pub mod node;

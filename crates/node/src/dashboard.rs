@@ -41,7 +41,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,6 +52,7 @@ use self::live::Live;
 use self::view::View;
 use crate::board::Board;
 use crate::report::SiteReport;
+use crate::serve::accept;
 use crate::{clock, metrics};
 
 /// Serves the dashboard until the token is cancelled; open requests then have two seconds to end.
@@ -61,7 +61,9 @@ pub async fn serve(listener: TcpListener, board: Arc<Board>, network: Network, s
     let dashboard = Arc::new(Dashboard { board, network, layout, live: Live::new(), stop: stop.clone() });
     let tasks = TaskTracker::new();
     tasks.spawn(live::render(dashboard.clone()));
-    connections(&listener, &router(dashboard), &stop, &tasks).await;
+    let router = router(dashboard);
+    let handle = |tcp| connection(tcp, router.clone(), stop.clone());
+    accept(&listener, CONNECTIONS_MAX, &stop, &tasks, handle).await;
     drop(listener);
     tasks.close();
     drop(timeout(DRAIN_MAX, tasks.wait()).await);
@@ -127,32 +129,6 @@ async fn secured(mut response: Response) -> Response {
     response
 }
 
-async fn connections(listener: &TcpListener, router: &Router, stop: &CancellationToken, tasks: &TaskTracker) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let tcp = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => tcp,
-                Err(error) => {
-                    tracing::warn!(%error, "dashboard: accept failed");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            () = stop.cancelled() => return,
-        };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!("dashboard: more than {CONNECTIONS_MAX} connections; one was turned away");
-            continue;
-        };
-        let (router, stop) = (router.clone(), stop.clone());
-        tasks.spawn(async move {
-            connection(tcp, router, stop).await;
-            drop(slot);
-        });
-    }
-}
-
 async fn connection(tcp: TcpStream, router: Router, stop: CancellationToken) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -194,4 +170,3 @@ const CONNECTION_MAX: Duration = Duration::from_secs(900);
 const HEADER_MAX: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -3,8 +3,17 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`cli`], [`commands`] | the command line; one module for each command |
+//! | [`site`] | one site's process, assembled from the modules below |
+//! | [`keeper`] | the thread that owns key management core, store and audit log |
+//! | [`quantum`] | modules, classical channel and post-processing thread of each link; the simulated fibres |
+//! | [`kx`], [`routes`] | transport between sites; link states, routes and reports |
+//! | [`api`] | ETSI GS QKD 014, and the intake of events from processes of the site |
+//! | [`telecontrol`] | gateway and terminal: plain side, cipher side, pools |
+//! | [`dashboard`], [`metrics`], [`board`], [`report`] | what people and Prometheus see |
+//! | [`demo`] | the reference network on one machine, and its story |
 //! | [`config`], [`provision`], [`pki`] | configuration files; one folder from a network file; certificates |
-//! | [`tls`], [`serve`], [`http`], [`client`] | mutual TLS, the server's accept loop, the client of ETSI GS QKD 014 |
+//! | [`tls`], [`serve`], [`http`], [`client`] | mutual TLS, accept loops, the client of ETSI GS QKD 014 |
 //! | [`failure`] | what a command says when it fails |
 //! | [`entropy`], [`clock`], [`stop`] | randomness, time and the clean stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::failure::{Failure, Outcome};
 use crate::tls::{self, Identity};
@@ -63,7 +64,29 @@ where
 {
     let acceptor = TlsAcceptor::from(config);
     let handle = Arc::new(handle);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    accept(&listener, CONNECTIONS_MAX, &stop, &TaskTracker::new(), |tcp| {
+        let (acceptor, handle) = (acceptor.clone(), handle.clone());
+        async move {
+            if let Some((stream, identity)) = handshake(acceptor, tcp).await {
+                handle(stream, identity).await;
+            }
+        }
+    })
+    .await;
+}
+
+/// Accepts TCP connections until the token is cancelled, each in a task of its own and at most `max` at once.
+pub async fn accept<F, Fut>(
+    listener: &TcpListener,
+    max: usize,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+    handle: F,
+) where
+    F: Fn(TcpStream) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(max));
     loop {
         let tcp = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -77,14 +100,12 @@ where
             () = stop.cancelled() => return,
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!("more than {CONNECTIONS_MAX} connections; one was turned away");
+            tracing::warn!("more than {max} connections; one was turned away");
             continue;
         };
-        let (acceptor, handle) = (acceptor.clone(), handle.clone());
-        tokio::spawn(async move {
-            if let Some((stream, identity)) = handshake(acceptor, tcp).await {
-                handle(stream, identity).await;
-            }
+        let connection = handle(tcp);
+        tasks.spawn(async move {
+            connection.await;
             drop(slot);
         });
     }

@@ -1,5 +1,6 @@
 //! The clean stop: SIGTERM or Ctrl-C cancels one token, and everything that runs listens to it.
 
+use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -23,4 +24,14 @@ pub fn on_signal() -> Outcome<CancellationToken> {
         cancel.cancel();
     });
     Ok(token)
+}
+
+/// Cancels a token when standard input ends, for processes whose supervisor may die itself.
+pub fn with_stdin(stop: &CancellationToken) {
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        let mut rest = Vec::new();
+        drop(tokio::io::stdin().read_to_end(&mut rest).await);
+        cancel.cancel();
+    });
 }

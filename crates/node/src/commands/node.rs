@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::io::AsyncReadExt as _;
 
 use crate::config::NodeConfig;
 use crate::failure::Outcome;
@@ -28,12 +27,7 @@ pub struct NodeArgs {
 pub async fn run(args: NodeArgs) -> Outcome<()> {
     let stop = stop::on_signal()?;
     if args.stop_with_stdin {
-        let cancel = stop.clone();
-        tokio::spawn(async move {
-            let mut rest = Vec::new();
-            drop(tokio::io::stdin().read_to_end(&mut rest).await);
-            cancel.cancel();
-        });
+        stop::with_stdin(&stop);
     }
     site::run(NodeConfig::read(&args.config)?, stop).await
 }

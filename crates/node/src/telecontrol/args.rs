@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use gateway::{Policy, Role, SupplyPlan};
 use terminal::{Class, EpochLimits, Strength, Suite};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, watch};
 use types::event::Event;
 use types::id::{SaeId, TerminalId};
@@ -232,12 +231,7 @@ impl EndArgs {
 async fn run(role: Role, args: EndArgs, config: EndConfig, sae: SaeConfig, peer: SaeId) -> Outcome<()> {
     let stop = stop::on_signal()?;
     if args.stop_with_stdin {
-        let cancel = stop.clone();
-        tokio::spawn(async move {
-            let mut rest = Vec::new();
-            drop(tokio::io::stdin().read_to_end(&mut rest).await);
-            cancel.cancel();
-        });
+        stop::with_stdin(&stop);
     }
     let sockets = Sockets::bind(&config).await?;
     let store = PoolStore::open(&args.data, args.root_key.as_deref(), role, &args.terminal)?;
