@@ -102,6 +102,12 @@ impl Keeper {
         keeper
     }
 
+    /// The site whose keys these are.
+    #[must_use]
+    pub fn site(&self) -> &SiteId {
+        &self.site
+    }
+
     /// Whether an SAE is served by this site.
     #[must_use]
     pub fn serves(&self, sae: &SaeId) -> bool {

@@ -9,6 +9,7 @@ use serde_json::json;
 use types::event::Event;
 
 use super::ApiState;
+use crate::provision::vault_sae;
 use crate::report::{ModelReport, TerminalReport};
 use crate::tls::Identity;
 
@@ -18,7 +19,7 @@ pub(super) async fn event(
     Extension(caller): Extension<Identity>,
     Json(event): Json<Event>,
 ) -> Response {
-    if !served_here(&state, &caller) || !reportable(&event) {
+    if !may_report(&state, &caller, &event) {
         return refused("this SAE may not report this event here");
     }
     if let Some(model) = model_of(&event) {
@@ -58,16 +59,15 @@ fn model_of(event: &Event) -> Option<ModelReport> {
     Some(ModelReport { model: model.clone(), version: *version, published, bytes: *bytes, manifest })
 }
 
-fn reportable(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::ModelPublished { .. }
-            | Event::ModelFetched { .. }
-            | Event::ModelRefused { .. }
-            | Event::BatchCut { .. }
-            | Event::ProtectionChanged { .. }
-            | Event::SessionClosed { .. }
-    )
+/// Model events come from the site's vault alone, telecontrol events from gateways and terminals served here.
+fn may_report(state: &ApiState, caller: &Identity, event: &Event) -> bool {
+    let of_model =
+        matches!(event, Event::ModelPublished { .. } | Event::ModelFetched { .. } | Event::ModelRefused { .. });
+    let of_telecontrol =
+        matches!(event, Event::BatchCut { .. } | Event::ProtectionChanged { .. } | Event::SessionClosed { .. });
+    let vault = vault_sae(state.keeper.site()).ok();
+    let from_vault = matches!(caller, Identity::Sae(sae) if Some(sae) == vault.as_ref());
+    served_here(state, caller) && (of_model && from_vault || of_telecontrol)
 }
 
 fn served_here(state: &ApiState, caller: &Identity) -> bool {

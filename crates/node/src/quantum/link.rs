@@ -70,6 +70,9 @@ impl LinkEndConfig {
             let mut records = by_link.remove(&addresses.id).unwrap_or_default();
             if records.is_empty() {
                 records = provision(&link, &addresses.initial_key, store)?;
+            } else if addresses.initial_key.exists() {
+                let file = addresses.initial_key.display();
+                tracing::warn!(link = %link.id, %file, "the link has its key already; remove this file, it is a secret");
             }
             let settings = LinkConfig {
                 link: link.id.clone(),

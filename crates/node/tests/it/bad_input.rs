@@ -137,5 +137,7 @@ fn a_site_that_is_down_costs_no_key() {
     // Keys named in an unanswered assignment stay bound to this pair of SAEs; none is gone for it.
     world.spawn_site("west");
     world.wait_for_keys("east", "app-west", before);
-    crate::world::ok(&["key", "--sae", str_of(&east), "get", "app-west", "--number", "4"]);
+    crate::world::wait_until(std::time::Duration::from_secs(30), "a key once the west is back", || {
+        run(&["key", "--sae", str_of(&east), "get", "app-west", "--number", "4"]).status.success()
+    });
 }
