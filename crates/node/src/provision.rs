@@ -227,11 +227,12 @@ pub fn sae_directory(network: &Network) -> Outcome<BTreeMap<SaeId, SiteId>> {
 /// If no port is free or a configuration cannot be rewritten.
 pub fn reassign_ports(network: &Network, layout: &Layout) -> Outcome<()> {
     let plan = AddressPlan::new(network, &mut FreePorts::default())?;
+    let saes = sae_directory(network)?;
     for site in network.sites().keys() {
-        write_node_config(network, layout, &plan, &sae_directory(network)?, site)?;
+        write_node_config(network, layout, &plan, &saes, site)?;
     }
-    for (sae, site) in sae_directory(network)? {
-        write_sae_config(layout, &plan, &sae, &site)?;
+    for (sae, site) in &saes {
+        write_sae_config(layout, &plan, sae, site)?;
     }
     let time_scale = FibreConfig::read(&layout.fibre())?.time_scale;
     write_toml(&layout.fibre(), &FibreConfig { network: "network.toml".into(), time_scale, link: plan.fibre })

@@ -9,8 +9,6 @@ use crypto::tag::Tag;
 use types::codec::{CodecError, Reader, Writer};
 use types::id::{BatchId, KeyId, Uuid};
 
-use crate::receiver::BATCH_MAX;
-
 /// Key ids in one offer, at most.
 pub const OFFER_IDS_MAX: usize = 512;
 /// Bytes of a reason, at most.
@@ -144,12 +142,6 @@ impl Control {
         r.end()?;
         Ok(message)
     }
-}
-
-/// Whether a batch of `ids` keys of `key_len` bytes each can be: whole units, and not above the largest batch.
-#[must_use]
-pub fn offer_fits(ids: usize, key_len: usize) -> bool {
-    ids > 0 && ids <= OFFER_IDS_MAX && key_len > 0 && ids.saturating_mul(key_len) <= BATCH_MAX
 }
 
 fn reason(r: &mut Reader<'_>) -> Result<String, CodecError> {

@@ -1,6 +1,6 @@
 //! Fallback without stall, and back.
 
-use gateway::{Input, Level};
+use gateway::{Input, Level, StreamId};
 use terminal::{Class, Strength, Suite};
 use types::event::Event;
 
@@ -72,9 +72,9 @@ fn no_keys_at_all_still_means_epoch_keys_from_the_opening() {
     assert_eq!(world.ends[1].delivered[&stream], COMMAND);
 }
 
-#[test]
-fn a_strict_floor_waits_bounded_and_then_ends_the_session() {
-    let mut world = World::new(13);
+/// A session whose gateway lets no command go without pad, out of key, with one stream open.
+fn starved_under_a_strict_floor(seed: u64) -> (World, StreamId) {
+    let mut world = World::new(seed);
     let policy = &mut world.ends[0].policy;
     policy.floor = policy.floor.with(Class::Command, Strength::InformationTheoretic);
     world.connect();
@@ -82,6 +82,12 @@ fn a_strict_floor_waits_bounded_and_then_ends_the_session() {
     world.kme_works = false;
     world.run(SECOND);
     let stream = world.open_stream(0);
+    (world, stream)
+}
+
+#[test]
+fn a_strict_floor_waits_bounded_and_then_ends_the_session() {
+    let (mut world, stream) = starved_under_a_strict_floor(13);
     world.run(SECOND);
     // The terminal took the gateway's floor: its commands wait too.
     world.suites.clear();
@@ -96,14 +102,7 @@ fn a_strict_floor_waits_bounded_and_then_ends_the_session() {
 
 #[test]
 fn a_waiting_record_is_forgotten_with_its_stream() {
-    let mut world = World::new(14);
-    let policy = &mut world.ends[0].policy;
-    policy.floor = policy.floor.with(Class::Command, Strength::InformationTheoretic);
-    world.connect();
-    world.run(SECOND / 10);
-    world.kme_works = false;
-    world.run(SECOND);
-    let stream = world.open_stream(0);
+    let (mut world, stream) = starved_under_a_strict_floor(14);
     world.send(0, stream, &COMMAND);
     world.run(SECOND);
     world.input(0, Input::PlainReset(stream));

@@ -59,39 +59,25 @@ impl Stage {
     /// # Errors
     /// What the failed step says. What was told before stays in [`Stage::told`].
     pub async fn tell(&mut self) -> Outcome<()> {
-        let begun = self.begin("sites start");
-        let result = network::sites_up(self).await;
-        self.end(begun, "sites start", result)?;
-        let begun = self.begin("quantum links make key");
-        let result = network::links_make_key(self).await;
-        self.end(begun, "quantum links make key", result)?;
-        let begun = self.begin("end-to-end keys by relay");
-        let result = network::pairs_fill(self).await;
-        self.end(begun, "end-to-end keys by relay", result)?;
-        let begun = self.begin("key supply (ETSI GS QKD 014)");
-        let result = keys::supply(self).await;
-        self.end(begun, "key supply (ETSI GS QKD 014)", result)?;
-        let begun = self.begin("model published");
-        let result = model::publish(self).await;
-        let published = self.end(begun, "model published", result)?;
-        let begun = self.begin("model fetched");
-        let result = model::fetch(self, &published).await;
-        self.end(begun, "model fetched", result)?;
-        let begun = self.begin("telecontrol protected");
-        let result = telecontrol::protect(self).await;
-        self.end(begun, "telecontrol protected", result)?;
-        let begun = self.begin("audit trail verified");
-        let result = trail::verify(self).await;
-        self.end(begun, "audit trail verified", result)
+        self.step("sites start", network::sites_up).await?;
+        self.step("quantum links make key", network::links_make_key).await?;
+        self.step("end-to-end keys by relay", network::pairs_fill).await?;
+        self.step("key supply (ETSI GS QKD 014)", keys::supply).await?;
+        let published = self.step("model published", model::publish).await?;
+        self.step("model fetched", async |stage: &mut Self| model::fetch(stage, &published).await).await?;
+        self.step("telecontrol protected", telecontrol::protect).await?;
+        self.step("audit trail verified", trail::verify).await
     }
 
-    fn begin(&self, step: &'static str) -> Instant {
+    /// Does one step, notes how it ended, and hands on what it made.
+    async fn step<T>(
+        &mut self,
+        step: &'static str,
+        act: impl AsyncFnOnce(&mut Self) -> Outcome<(String, T)>,
+    ) -> Outcome<T> {
         self.progress.set_message(step);
-        Instant::now()
-    }
-
-    /// Notes how a step ended and hands on what it made.
-    fn end<T>(&mut self, begun: Instant, step: &'static str, result: Outcome<(String, T)>) -> Outcome<T> {
+        let begun = Instant::now();
+        let result = act(self).await;
         let seconds = begun.elapsed().as_secs_f64();
         let (ok, text, made) = match result {
             Ok((text, made)) => (true, text, Ok(made)),

@@ -64,7 +64,7 @@ pub async fn connect(address: SocketAddr, link: LinkId, events: ChannelEvents) {
 
 async fn carry(tcp: TcpStream, events: ChannelEvents) {
     drop(tcp.set_nodelay(true));
-    let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec();
+    let codec = LengthDelimitedCodec::builder().max_frame_length(link::MESSAGE_MAX).new_codec();
     let mut frames = Framed::new(tcp, codec);
     let (queue, mut outgoing) = mpsc::channel(QUEUE_MAX);
     if events.send(ChannelEvent::Up(queue)).await.is_err() {
@@ -94,8 +94,6 @@ async fn carry(tcp: TcpStream, events: ChannelEvents) {
     drop(events.send(ChannelEvent::Down(reason)).await);
 }
 
-/// Largest message of the classical channel.
-pub const FRAME_MAX: usize = 16 << 20;
 const QUEUE_MAX: usize = 256;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(200);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crypto::record::Record;
 use crypto::secret::SecretBytes;
 use link::proof::Proof;
-use link::{AbortCause, BlockRecord, Input, LinkConfig, LinkEnd, Output, Preparations, SecretBlock};
+use link::{BlockRecord, Input, LinkConfig, LinkEnd, Output, Preparations, SecretBlock};
 use optics::Source;
 use store::Store;
 use tokio::net::TcpListener;
@@ -329,7 +329,7 @@ impl Worker {
 
     fn aborted(&mut self, record: &BlockRecord) {
         let cause = match &record.outcome {
-            link::Outcome::Aborted(cause) => cause_text(*cause),
+            link::Outcome::Aborted(cause) => cause.to_string(),
             _ => return,
         };
         tracing::info!(link = %self.link.id, block = record.block.0, cause, "block given up");
@@ -445,10 +445,6 @@ fn empty_report(link: &Link, role: Role) -> LinkReport {
         stock_in_bits: 0,
         time_scale: None,
     }
-}
-
-fn cause_text(cause: AbortCause) -> String {
-    cause.to_string()
 }
 
 #[expect(

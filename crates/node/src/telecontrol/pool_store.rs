@@ -16,7 +16,7 @@ use crate::failure::{Context as _, Failure, Outcome};
 /// Makes changes of pools durable, in order.
 #[derive(Debug)]
 pub struct PoolStore {
-    jobs: Option<std_mpsc::Sender<Job>>,
+    jobs: std_mpsc::Sender<Job>,
 }
 
 impl PoolStore {
@@ -38,13 +38,7 @@ impl PoolStore {
         let pools = Pools::load(role, terminal.clone(), records).context(what)?;
         let (jobs, todo) = std_mpsc::channel();
         thread::Builder::new().name("pool-store".to_owned()).spawn(move || work(store, &todo)).context(what)?;
-        Ok((Self { jobs: Some(jobs) }, pools))
-    }
-
-    /// Pools in memory alone: they are lost when the process ends, and are filled anew.
-    #[must_use]
-    pub fn in_memory(role: Role, terminal: &TerminalId) -> (Self, Pools) {
-        (Self { jobs: None }, Pools::new(role, terminal.clone()))
+        Ok((Self { jobs }, pools))
     }
 
     /// Makes changes durable and says so to the session that asked.
@@ -52,15 +46,9 @@ impl PoolStore {
     /// # Errors
     /// If the disk failed.
     pub(super) fn commit(&self, seq: u64, changes: Vec<Change>, answer: &mpsc::UnboundedSender<Input>) -> Outcome<()> {
-        match &self.jobs {
-            None => {
-                drop(answer.send(Input::Durable(seq)));
-                Ok(())
-            }
-            Some(jobs) => jobs.send(Job { seq, changes, answer: answer.clone() }).map_err(|_| {
-                Failure::new("the disk of the pools failed").remedy("see the log; restart when it is mended")
-            }),
-        }
+        self.jobs
+            .send(Job { seq, changes, answer: answer.clone() })
+            .map_err(|_| Failure::new("the disk of the pools failed").remedy("see the log; restart when it is mended"))
     }
 }
 
