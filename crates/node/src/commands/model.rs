@@ -44,7 +44,7 @@ enum ModelCommand {
     Plan(PlanArgs),
     /// Seal a model file and publish it as the next version.
     #[command(
-        after_help = "Examples:\n  qurrent model publish --config shanxi/sites/taiyuan/node.toml grid-model model.safetensors\n  qurrent model publish grid-model model.gguf --opaque --site linfen --site datong"
+        after_help = "Examples:\n  qurrent model publish --config shanxi/sites/taiyuan/node.toml grid-model model.safetensors\n  qurrent model publish grid-model model.gguf --opaque --site linfen --site luliang"
     )]
     Publish(PublishArgs),
     /// List what the store holds, with every signature checked.
