@@ -26,7 +26,8 @@ enum CrateKind {
     Shell,
 }
 
-const PLACES: [Place; 13] = [
+const PLACES: [Place; 14] = [
+    Place { layer: "foundation", name: "kernels", kind: CrateKind::Core },
     Place { layer: "foundation", name: "types", kind: CrateKind::Core },
     Place { layer: "foundation", name: "crypto", kind: CrateKind::Core },
     Place { layer: "quantum", name: "optics", kind: CrateKind::Core },

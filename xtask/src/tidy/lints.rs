@@ -68,8 +68,27 @@ fn check_member(manifest: &File) -> Option<Finding> {
     if lookup(&table, &["lints", "workspace"]).and_then(Value::as_bool) == Some(true) {
         return None;
     }
-    let message = "the crate must inherit the workspace's lints: `[lints]` with `workspace = true`".to_owned();
-    Some(Finding::error(RULE, &manifest.path, manifest.line_beginning("[lints"), message))
+    let name = lookup(&table, &["package", "name"]).and_then(Value::as_str).unwrap_or_default();
+    let (holds, message) = if UNSAFE_CRATES.contains(&name) {
+        let message = "a crate that may hold `unsafe` writes the workspace's lints out, with `unsafe_code` denied and \
+                       `undocumented_unsafe_blocks` too";
+        (writes_lints_out(&table), message)
+    } else {
+        (false, "the crate must inherit the workspace's lints: `[lints]` with `workspace = true`")
+    };
+    (!holds).then(|| Finding::error(RULE, &manifest.path, manifest.line_beginning("[lints"), message.to_owned()))
+}
+
+/// Whether a manifest sets every lint that the rules rely on, where `unsafe_code` need only be denied.
+fn writes_lints_out(table: &Table) -> bool {
+    let set = |tool: &str, lint: &str, levels: &[&str]| {
+        let level = lookup(table, &["lints", tool, lint]).and_then(Value::as_str);
+        level.is_some_and(|level| levels.contains(&level))
+    };
+    let relied_on = RELIED_ON.iter().filter(|(_, lint, _)| *lint != "unsafe_code");
+    relied_on.into_iter().all(|(tool, lint, levels)| set(tool, lint, levels))
+        && set("rust", "unsafe_code", &["deny"])
+        && set("clippy", "undocumented_unsafe_blocks", &["deny"])
 }
 
 fn check_threshold(file: &File) -> Option<Finding> {
