@@ -61,6 +61,15 @@ pub enum Event {
         /// Why.
         cause: String,
     },
+    /// A link saw signs of an attack or of a fault that looks like one.
+    LinkAlarm {
+        /// Which link.
+        link: LinkId,
+        /// What it looks like.
+        suspicion: String,
+        /// The measured figures that say so.
+        evidence: String,
+    },
     /// Link key was spent to relay end-to-end keys over one hop.
     RelayHop {
         /// Random id of the relayed batch.
@@ -255,6 +264,7 @@ impl Event {
             Self::LinkDown { .. } => "LINK_DOWN",
             Self::BlockFiled { .. } => "BLOCK_FILED",
             Self::BlockAborted { .. } => "BLOCK_ABORTED",
+            Self::LinkAlarm { .. } => "LINK_ALARM",
             Self::RelayHop { .. } => "RELAY_HOP",
             Self::KeysStored { .. } => "KEYS_STORED",
             Self::RelayFailed { .. } => "RELAY_FAILED",
@@ -288,6 +298,7 @@ impl Event {
                 fields!(link, block, secret, authentication, qber_ppm, proof)
             }
             Self::BlockAborted { link, block, cause } => fields!(link, block, cause),
+            Self::LinkAlarm { link, suspicion, evidence } => fields!(link, suspicion, evidence),
             Self::RelayHop { relay, from, to, hop, keys, spent } => fields!(relay, from, to, hop, keys, spent),
             Self::KeysStored { relay, peer, keys } => fields!(relay, peer, keys),
             Self::RelayFailed { relay, peer, reason } => fields!(relay, peer, reason),

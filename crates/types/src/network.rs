@@ -10,13 +10,17 @@
 //! assert_eq!(network.links().len(), 5);
 //! ```
 
+mod fibre;
 mod file;
 mod optics;
+mod protocol;
 
 use std::collections::BTreeMap;
 
+pub use self::fibre::{ClassicalChannel, Coexistence, Direction, Environment};
 pub use self::file::NetworkError;
-pub use self::optics::{DecoySettings, Hardware, Security};
+pub use self::optics::{DecoySettings, Decoys, Hardware, Security};
+pub use self::protocol::{BeyondOneWay, Proof, Reconciliation, UnknownProof};
 use crate::id::{LinkId, SiteId, TerminalId};
 use crate::quantum::Role;
 use crate::units::Kilometres;
@@ -61,6 +65,16 @@ pub struct Link {
     pub hardware: Hardware,
     /// Intensities and probabilities of the protocol.
     pub decoy: DecoySettings,
+    /// Which proof bounds the key; the newest for the number of decoys unless the file names one.
+    pub proof: Proof,
+    /// What is tried when a block gives no key by one-way post-processing.
+    pub beyond_one_way: BeyondOneWay,
+    /// How sifted keys are reconciled.
+    pub reconciliation: Reconciliation,
+    /// Classical channels on the same fibre.
+    pub coexistence: Option<Coexistence>,
+    /// Weather along the line; without it the link stands still.
+    pub environment: Option<Environment>,
 }
 
 /// A dispatch centre: takes its keys from the KME of a nearby site.
@@ -156,6 +170,25 @@ impl Network {
 }
 
 impl Link {
+    /// A link that stands in no network: for planning.
+    #[must_use]
+    pub fn planned(hardware: Hardware, length: Kilometres, decoy: DecoySettings) -> Self {
+        let site = |name| SiteId::new(name).expect("a plain word is a site's id");
+        Self {
+            id: LinkId::new("planned").expect("a plain word is a link's id"),
+            alice: site("alice"),
+            bob: site("bob"),
+            length,
+            hardware,
+            proof: Proof::newest(decoy.decoys()),
+            decoy,
+            beyond_one_way: BeyondOneWay::Off,
+            reconciliation: Reconciliation::Auto,
+            coexistence: None,
+            environment: None,
+        }
+    }
+
     /// The role of a site's module on this link, if the link ends there.
     #[must_use]
     pub fn role_of(&self, site: &SiteId) -> Option<Role> {

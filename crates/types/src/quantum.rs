@@ -86,3 +86,31 @@ impl fmt::Debug for Detection {
         write!(f, "Detection({}, {:?}, [REDACTED])", self.slot.0, self.basis)
     }
 }
+
+/// What the watchdogs of a receiver measured since their last reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ReceiverReading {
+    /// Slots that the reading covers.
+    pub slots: u64,
+    /// Largest photocurrent of a detector in any microsecond, in microampere. Single photons leave well below 1.
+    pub photocurrent_ua: f64,
+    /// Clicks of the detectors for bit 0 and 1 by their place in the gate, in eighths from its opening.
+    pub arrivals: [[u32; Self::GATE_PARTS]; 2],
+    /// Clicks of both detectors.
+    pub doubles: u32,
+}
+
+impl ReceiverReading {
+    /// Parts that the gate is divided into.
+    pub const GATE_PARTS: usize = 8;
+}
+
+/// What the watchdog of a transmitter measured since its last reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TransmitterReading {
+    /// Slots that the reading covers.
+    pub slots: u64,
+    /// Largest optical power that came in from the fibre, in nanowatt. Backscattered light of the module's own pulses
+    /// stays below 1.
+    pub incoming_nw: f64,
+}

@@ -6,7 +6,10 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Centre, DecoySettings, Hardware, Link, Network, Security, Site, StockPolicy, TerminalPlace};
+use super::{
+    BeyondOneWay, Centre, Coexistence, DecoySettings, Environment, Hardware, Link, Network, Proof, Reconciliation,
+    Security, Site, StockPolicy, TerminalPlace,
+};
 use crate::id::{LinkId, SiteId, TerminalId};
 use crate::units::Kilometres;
 
@@ -122,6 +125,8 @@ impl Checker<'_> {
             if let Some((field, rule)) = link.decoy.get_ref().fault() {
                 return self.fail(&link.decoy.span(), format!("link.decoy.{field}"), format!("must be {rule}"));
             }
+            let proof = self.proof(link.proof, link.decoy.get_ref())?;
+            self.surroundings(link.coexistence.as_ref(), link.environment.as_ref())?;
             let link = Link {
                 id: id.clone(),
                 alice,
@@ -129,12 +134,44 @@ impl Checker<'_> {
                 length: Kilometres(length),
                 hardware: set.get_ref().clone(),
                 decoy: link.decoy.into_inner(),
+                proof,
+                beyond_one_way: link.beyond_one_way,
+                reconciliation: link.reconciliation,
+                coexistence: link.coexistence.map(Spanned::into_inner),
+                environment: link.environment.map(Spanned::into_inner),
             };
             if links.insert(id.clone(), link).is_some() {
                 return self.fail(&at, "link.id", format!("link {id} stands twice; ids are unique"));
             }
         }
         Ok(links)
+    }
+
+    fn proof(&self, named: Option<Spanned<Proof>>, decoy: &DecoySettings) -> Result<Proof, NetworkError> {
+        let Some(named) = named else { return Ok(Proof::newest(decoy.decoys())) };
+        let proof = *named.get_ref();
+        if proof.decoys() == decoy.decoys() {
+            return Ok(proof);
+        }
+        let message = format!("{proof} is for {:?} decoy(s), link.decoy has {:?}", proof.decoys(), decoy.decoys());
+        self.fail(&named.span(), "link.proof", message.to_lowercase())
+    }
+
+    fn surroundings(
+        &self,
+        coexistence: Option<&Spanned<Coexistence>>,
+        environment: Option<&Spanned<Environment>>,
+    ) -> Result<(), NetworkError> {
+        let faults = [
+            coexistence.and_then(|part| part.get_ref().fault().map(|fault| (part.span(), "coexistence", fault))),
+            environment.and_then(|part| part.get_ref().fault().map(|fault| (part.span(), "environment", fault))),
+        ];
+        match faults.into_iter().flatten().next() {
+            Some((at, part, (field, rule))) => {
+                self.fail(&at, format!("link.{part}.{field}"), format!("must be {rule}"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn connected(
@@ -261,6 +298,13 @@ struct RawLink {
     length_km: Spanned<f64>,
     hardware: Spanned<String>,
     decoy: Spanned<DecoySettings>,
+    proof: Option<Spanned<Proof>>,
+    #[serde(default)]
+    beyond_one_way: BeyondOneWay,
+    #[serde(default)]
+    reconciliation: Reconciliation,
+    coexistence: Option<Spanned<Coexistence>>,
+    environment: Option<Spanned<Environment>>,
 }
 
 #[derive(Deserialize)]
@@ -335,6 +379,11 @@ mod tests {
             ("clock_hz = 900e6", "clock_hz = \"fast\"", "hardware.s1.clock_hz", "expected f64"),
             ("name = \"shanxi\"", "name = \"shanxi\"\ncolour = 3", "colour", "unknown field"),
             ("epsilon_secrecy = 1e-10", "epsilon_secrecy = 0.5", "security.epsilon_secrecy", "1e-30"),
+            ("length_km = 50.0", "length_km = 50.0\nproof = \"wiesemann2026\"", "link.proof", "one decoy"),
+            ("length_km = 50.0", "length_km = 50.0\nproof = \"own2027\"", "link.proof", "unknown variant"),
+            ("length_km = 50.0", "length_km = 50.0\nenvironment = { swing_k = -1 }", "environment.swing_k", "60 K"),
+            ("[0.100, 0.028, 0.0002]", "[0.1]", "decoy", "two or three"),
+            ("[0.100, 0.028, 0.0002]", "[0.1, 0.02]", "decoy", "as many as"),
         ];
         for (from, to, field, message) in cases {
             let broken = SHANXI.replacen(from, to, 1);
@@ -344,6 +393,19 @@ mod tests {
             assert!(error.message.contains(message), "{to}: {error}");
             assert!(error.line > 1 || field == "colour", "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn a_link_with_one_decoy_takes_the_newest_proof() {
+        let one = SHANXI.replacen("[0.100, 0.028, 0.0002]", "[0.5, 0.15]", 1).replacen(
+            "[0.050, 0.36385, 0.58615]",
+            "[0.7, 0.3]",
+            1,
+        );
+        let network = Network::parse(&one).unwrap();
+        let links: Vec<_> = network.links().values().collect();
+        assert_eq!(links.iter().filter(|link| link.proof == Proof::Wiesemann2026).count(), 1);
+        assert_eq!(links.iter().filter(|link| link.proof == Proof::Lim2014).count(), 4);
     }
 
     #[test]
