@@ -11,6 +11,12 @@ pub enum Domain {
     LinkControl,
     /// The public hash by which both ends of a link see that a block was corrected.
     LinkVerification,
+    /// The seed from which both ends of a link construct their error-correcting codes; public.
+    LinkCode,
+    /// A message between the two ends of a link that is fed by another maker's devices.
+    LinkVendorMessage,
+    /// The padded hash by which both ends of such a link see that their devices delivered the same key.
+    LinkVendorKey,
     /// A relayed batch on one hop.
     RelayHop,
     /// Key that seals a segment's key-encryption key under the root key.
@@ -47,10 +53,13 @@ pub enum Domain {
 
 impl Domain {
     /// All labels, for the test of uniqueness.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::LinkTranscript,
         Self::LinkControl,
         Self::LinkVerification,
+        Self::LinkCode,
+        Self::LinkVendorMessage,
+        Self::LinkVendorKey,
         Self::RelayHop,
         Self::StoreSegmentKek,
         Self::SiteKeyring,
@@ -76,6 +85,9 @@ impl Domain {
             Self::LinkTranscript => b"qurrent/link/transcript/1",
             Self::LinkControl => b"qurrent/link/control/1",
             Self::LinkVerification => b"qurrent/link/verification/1",
+            Self::LinkCode => b"qurrent/link/quasi-cyclic-code/1",
+            Self::LinkVendorMessage => b"qurrent/link/vendor-message/1",
+            Self::LinkVendorKey => b"qurrent/link/vendor-key/1",
             Self::RelayHop => b"qurrent/kms/relay-hop/1",
             Self::StoreSegmentKek => b"qurrent/store/segment-kek/1",
             Self::SiteKeyring => b"qurrent/node/keyring/1",

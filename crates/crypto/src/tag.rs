@@ -125,7 +125,7 @@ impl TagHashKey {
         self.0.expose(|key| {
             let mut h = Zeroizing::new([0; 16]);
             h.copy_from_slice(key);
-            let mut hasher = TagHasher { poly: Polyval::new((&*h).into()), partial: Vec::new(), len: 0 };
+            let mut hasher = TagHasher { poly: Polyval::new((&*h).into()), partial: Zeroizing::new([0; 16]), len: 0 };
             hasher.update(domain.label());
             hasher
         })
@@ -135,40 +135,45 @@ impl TagHashKey {
 /// Hashes a message that comes in pieces; piece boundaries do not matter.
 pub struct TagHasher {
     poly: Polyval,
-    partial: Vec<u8>,
+    /// The block that is not full yet: `len % 16` bytes of message.
+    partial: Zeroizing<[u8; 16]>,
     len: u64,
 }
 
 impl TagHasher {
     /// The next piece of the message.
     pub fn update(&mut self, mut bytes: &[u8]) {
+        let filled = self.filled();
         self.len += bytes.len() as u64;
-        if !self.partial.is_empty() {
-            let take = bytes.len().min(16 - self.partial.len());
-            let (head, tail) = bytes.split_at(take);
-            self.partial.extend_from_slice(head);
-            bytes = tail;
-            if self.partial.len() < 16 {
+        if filled > 0 {
+            let (head, tail) = bytes.split_at(bytes.len().min(16 - filled));
+            self.partial[filled..filled + head.len()].copy_from_slice(head);
+            if filled + head.len() < 16 {
                 return;
             }
-            self.poly.update_padded(&self.partial);
-            self.partial.clear();
+            self.poly.update_padded(&*self.partial);
+            bytes = tail;
         }
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % 16);
         self.poly.update_padded(whole);
-        self.partial.extend_from_slice(rest);
+        self.partial[..rest.len()].copy_from_slice(rest);
     }
 
     /// The tag: the hash hidden by the pad. The hasher and the pad are spent.
     #[must_use]
     pub fn tag(mut self, pad: TagPad) -> Tag {
-        self.poly.update_padded(&self.partial);
+        let filled = self.filled();
+        self.poly.update_padded(&self.partial[..filled]);
         let mut last = [0; 16];
         last[..8].copy_from_slice(&self.len.to_le_bytes());
         self.poly.update_padded(&last);
         let mut tag: [u8; 16] = self.poly.finalize().into();
         pad.0.expose(|pad| tag.iter_mut().zip(pad).for_each(|(byte, key)| *byte ^= key));
         Tag(tag)
+    }
+
+    fn filled(&self) -> usize {
+        usize::try_from(self.len % 16).expect("below 16")
     }
 
     /// Checks a tag; the hasher and the pad are spent either way.
@@ -244,6 +249,9 @@ mod tests {
             pieces.update(a);
             pieces.update(b);
             prop_assert!(pieces.verify(pad(), &tag).is_ok());
+            let mut many = key.hasher(Domain::LinkTranscript);
+            message.chunks(1 + a.len() % 19).for_each(|piece| many.update(piece));
+            prop_assert!(many.verify(pad(), &tag).is_ok());
             let mut longer = key.hasher(Domain::LinkTranscript);
             longer.update(&message);
             longer.update(&[0]);
