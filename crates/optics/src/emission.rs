@@ -69,6 +69,11 @@ impl Emission {
         self.modulator.intensities
     }
 
+    /// Mean photons of a pulse.
+    pub(crate) fn mean_photons(&self) -> f64 {
+        self.modulator.intensities.iter().zip(&self.modulator.probabilities).map(|(mu, p)| mu * p).sum()
+    }
+
     /// The states in some slots, as the fibre carries them.
     #[inline]
     pub(crate) fn states<const N: usize>(&self, slots: &[u64; N]) -> [Preparation; N] {
@@ -82,19 +87,25 @@ impl fmt::Debug for Emission {
     }
 }
 
-/// The rules of the network file; a comparison with NaN is false and so refuses it.
+/// The rules of the network file: two decoys, or one and a third intensity of 0 that is never sent. A comparison with
+/// NaN is false and so refuses it.
 fn check(key_basis: f64, intensities: [f64; 3], probabilities: [f64; 3]) -> Result<(), Error> {
     let [mu1, mu2, mu3] = intensities;
     let sum: f64 = probabilities.iter().sum();
+    let sent = if probabilities[2] == 0.0 { &probabilities[..2] } else { &probabilities[..] };
     let rules = [
         ("key_basis", key_basis > 0.0 && key_basis < 1.0, "between 0 and 1"),
         // Lim et al. 2014, section II.
         (
             "intensities",
-            mu1 > mu2 + mu3 && mu2 > mu3 && mu3 >= 0.0 && mu1 <= 2.0,
-            "mu1 > mu2 + mu3, mu2 > mu3 >= 0, mu1 <= 2",
+            mu1 > mu2 + mu3 && mu2 > mu3 && mu3 >= 0.0 && mu1 <= 2.0 && (mu3 == 0.0 || sent.len() == 3),
+            "mu1 > mu2 + mu3, mu2 > mu3 >= 0, mu1 <= 2; mu3 is 0 if never sent",
         ),
-        ("probabilities", probabilities.iter().all(|p| *p > 0.0) && (sum - 1.0).abs() < 1e-9, "all above 0, sum 1"),
+        (
+            "probabilities",
+            sent.iter().all(|p| *p > 0.0) && (sum - 1.0).abs() < 1e-9,
+            "all above 0 or the last 0, sum 1",
+        ),
     ];
     match rules.into_iter().find(|(_, holds, _)| !holds) {
         Some((field, _, rule)) => Err(Error::Range { field, rule }),
@@ -138,6 +149,25 @@ mod tests {
         for slot in (0..100).map(|i| Slot(i * 1_000_003)) {
             assert!(light.states(&[slot.0, 5]) == [slot, Slot(5)].map(|slot| alice().prepare(slot)));
         }
+    }
+
+    #[test]
+    fn light_of_one_decoy_has_two_intensities() {
+        let mut settings = DecoySettings {
+            key_basis: 0.9,
+            intensities: [0.5, 0.15, 0.0],
+            probabilities: [0.7, 0.3, 0.0],
+            block_bits: 1_000_000,
+        };
+        let alice = Source::new(&settings, [9; 32]);
+        let light = Emission::from_bytes(&alice.emission().to_bytes()).unwrap();
+        let states = light.states(&core::array::from_fn::<u64, 512, _>(|at| at as u64));
+        let weak = states.iter().filter(|state| state.intensity.index() == 1).count();
+        assert!(states.iter().all(|state| state.intensity.index() < 2) && weak > 100 && weak < 210, "{weak}");
+        // What is never sent has no intensity.
+        settings.intensities[2] = 1e-3;
+        let wire = Source::new(&settings, [9; 32]).emission().to_bytes();
+        assert!(matches!(Emission::from_bytes(&wire), Err(Error::Range { field: "intensities", .. })));
     }
 
     #[test]

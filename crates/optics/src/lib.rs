@@ -16,6 +16,8 @@
 //! - [`Channel`] is the fibre and the receiver up to the click: a Monte Carlo of the photons that skips from one
 //!   possible detection to the next, so its cost follows detections and not pulses. What it yields is what a
 //!   time tagger would give Bob.
+//! - [`attack`] is Eve, who takes the light between source and receiver when [`Channel::set_attack`] lets her.
+//! - [`memory`] is another kind of link: two quantum memories at a relay in its middle.
 //! - [`model`] states the expected values of the same physics in closed form. Tests hold one against the other.
 //!
 //! Everything is deterministic: same seeds and settings, same records, on every platform.
@@ -27,25 +29,32 @@
 //! # let network = types::network::Network::parse(text).unwrap();
 //! # let link = network.links().values().next().unwrap();
 //! let alice = Source::new(&link.decoy, [1; 32]);
-//! let mut channel = Channel::new(&link.hardware, link.length, &link.decoy, alice.emission(), [2; 32]);
+//! let mut channel = Channel::new(link, alice.emission(), [2; 32]);
 //! let mut clicks = Vec::new();
 //! channel.run_until(Slot(9_000_000), &mut clicks); // ten milliseconds at 900 MHz
 //! let same_basis = clicks.iter().filter(|click| click.basis == alice.prepare(click.slot).basis).count();
 //! assert!(same_basis > 0);
 //! ```
 //!
-//! Not provided yet: Raman noise of classical channels, drift, detectors of unequal efficiency, eavesdroppers.
+//! Not provided: what the files of the parts list, each at its end; photon sources other than phase-randomised laser
+//! pulses.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod attack;
 mod channel;
 mod emission;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod memory;
 pub mod model;
 mod prf;
 mod source;
+mod terms;
+mod weather;
+mod ziggurat;
 
+pub use self::attack::{Attack, AttackError};
 pub use self::channel::{Channel, ChannelCounts};
 pub use self::emission::{EMISSION_LEN, Emission};
 pub use self::error::Error;

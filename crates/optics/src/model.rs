@@ -13,11 +13,24 @@
 //! L14 counts an afterpulse with the intensity of the pulse that caused it ([`Afterpulses::Lumped`]). In a
 //! detector it comes later, in a slot whose intensity has nothing to do with its cause: `p_ap D_k` becomes
 //! `p_ap sum_j p_j D_j` for every k ([`Afterpulses::Later`]). Sums over k are the same. [`Channel`](crate::Channel)
-//! does the latter, published curves and parameter sets use the former.
+//! does the latter, published curves and parameter sets use the former. L14 also adds up errors by their causes;
+//! [`Afterpulses::Later`] has the exact probability instead, which differs where both detectors click.
+//!
+//! Beyond L14, with the same meaning as in the Monte Carlo: noise of classical channels besides dark counts, detectors
+//! of unequal efficiency, the share of light that arrives within the gate, the mean error of a calm polarisation, the
+//! fibre's loss at its mean temperature. Where the detectors differ, `D_k` and `e_k` are means over the two bits.
+//!
+//! Not in the model: the day's swing, what the gate loses by drift between two corrections, lightning, attacks.
 
-use types::network::{DecoySettings, Hardware};
+mod coexistence;
+
+use types::network::{DecoySettings, Environment, Hardware, Link};
 use types::quantum::Intensity;
 use types::units::Kilometres;
+
+pub(crate) use self::coexistence::photon_joule;
+pub use self::coexistence::{coexistence_noise, coexistence_noise_watt};
+use crate::terms::Terms;
 
 /// Where the model counts an afterpulse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,43 +63,46 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Expected values of a link.
+    /// Expected values of a link with these decoy settings, which may be other than its own.
     #[must_use]
-    pub fn of(hardware: &Hardware, length: Kilometres, decoy: &DecoySettings, afterpulses: Afterpulses) -> Self {
-        let eta = transmittance(hardware, length);
-        let p_dc = dark_probability(hardware);
-        let p_ap = hardware.afterpulse;
-        // L14 section IV: D_k.
-        let clicks = decoy.intensities.map(|mu| 1.0 - (1.0 - 2.0 * p_dc) * libm::exp(-eta * mu));
+    pub fn of(link: &Link, decoy: &DecoySettings, afterpulses: Afterpulses) -> Self {
+        let optics = Optics::of(link);
+        let p_ap = link.hardware.afterpulse;
+        let [key, test] = [decoy.key_basis, 1.0 - decoy.key_basis];
+        let matching = key * key + test * test;
+        let gates = decoy.intensities.map(|mu| optics.gates(mu));
+        let clicks = gates.map(|[matched, unlike]| matching * matched.any + (1.0 - matching) * unlike.any);
         let mean = dot(&decoy.probabilities, &clicks);
-        let again = match afterpulses {
-            Afterpulses::Lumped => clicks.map(|d| p_ap * d),
-            Afterpulses::Later => [p_ap * mean; Intensity::COUNT],
-        };
         // Non-paralysable dead time: a click costs the live slots that it takes to come and the dead slots after it.
         let rate = mean * (1.0 + p_ap);
-        let live_fraction = 1.0 / (1.0 + rate * dead_slots(hardware));
-        let live_per_s = hardware.clock_hz * live_fraction;
+        let live_fraction = 1.0 / (1.0 + rate * dead_slots(&link.hardware));
+        let live_per_s = link.hardware.clock_hz * live_fraction;
 
         let mut detected = [0.0; Intensity::COUNT];
         let mut wrong = [0.0; Intensity::COUNT];
+        let mut doubles = 0.0;
         for k in 0..Intensity::COUNT {
             let p_k = decoy.probabilities[k] * live_per_s;
-            let light = 1.0 - libm::exp(-eta * decoy.intensities[k]);
-            detected[k] = p_k * (clicks[k] + again[k]); // L14 section IV: R_k
-            wrong[k] = p_k * (p_dc + hardware.misalignment * light + again[k] / 2.0); // L14 section IV: e_k
+            let [matched, unlike] = gates[k];
+            let (again, errors) = match afterpulses {
+                Afterpulses::Lumped => (p_ap * matched.any, matched.errors_by_cause),
+                Afterpulses::Later => (p_ap * mean, matched.wrong),
+            };
+            detected[k] = p_k * (matched.any + again); // L14 section IV: R_k
+            wrong[k] = p_k * (errors + again / 2.0); // L14 section IV: e_k
+            let both = matching * matched.both + (1.0 - matching) * unlike.both;
+            let one = matching * matched.one + (1.0 - matching) * unlike.one;
+            doubles += p_k * (both + p_ap * mean * one);
         }
-        let key = decoy.key_basis * decoy.key_basis;
-        let test = (1.0 - decoy.key_basis) * (1.0 - decoy.key_basis);
         Self {
-            pulses_per_s: hardware.clock_hz,
+            pulses_per_s: link.hardware.clock_hz,
             clicks_per_s: rate * live_per_s,
             live_fraction,
-            doubles_per_s: live_per_s * doubles(hardware, eta, decoy),
-            key_per_s: detected.map(|n| n * key),
-            key_errors_per_s: wrong.map(|n| n * key),
-            test_per_s: detected.map(|n| n * test),
-            test_errors_per_s: wrong.map(|n| n * test),
+            doubles_per_s: doubles,
+            key_per_s: detected.map(|n| n * key * key),
+            key_errors_per_s: wrong.map(|n| n * key * key),
+            test_per_s: detected.map(|n| n * test * test),
+            test_errors_per_s: wrong.map(|n| n * test * test),
         }
     }
 
@@ -127,25 +143,101 @@ pub fn dead_slots(hardware: &Hardware) -> f64 {
     libm::round(hardware.dead_time_us * 1e-6 * hardware.clock_hz)
 }
 
-/// Probability in a live slot that both detectors click. Light splits over them by misalignment in matching bases
-/// and in halves otherwise; an afterpulse of one meets light or a dark count in the other.
-fn doubles(hardware: &Hardware, eta: f64, decoy: &DecoySettings) -> f64 {
-    let dark = -libm::log1p(-dark_probability(hardware));
-    let fires = |mean: f64| -libm::expm1(-(mean + dark));
-    let matching = decoy.key_basis * decoy.key_basis + (1.0 - decoy.key_basis) * (1.0 - decoy.key_basis);
-    let mut sum = 0.0;
-    let mut one = 0.0;
-    let mut any = 0.0;
-    for (mu, p) in decoy.intensities.iter().zip(decoy.probabilities) {
-        let light = eta * mu;
-        let right = fires(light * (1.0 - hardware.misalignment));
-        let wrong = fires(light * hardware.misalignment);
-        let half = fires(light / 2.0);
-        sum += p * (matching * right * wrong + (1.0 - matching) * half * half);
-        one += p * (matching * (right + wrong) / 2.0 + (1.0 - matching) * half);
-        any += p * -libm::expm1(-(light + 2.0 * dark));
+/// What the constant terms of a link do to light.
+struct Optics {
+    /// Probability that a photon of the source would be detected by the better detector, within the gate.
+    transmittance: f64,
+    /// Probability of the wrong detector.
+    error: f64,
+    /// Efficiency of each detector over that of the better.
+    relative: [f64; 2],
+    /// Mean noise counts of each detector per gate.
+    noise: [f64; 2],
+}
+
+/// Probabilities in a live slot.
+#[derive(Clone, Copy, Default)]
+struct Gate {
+    /// A click.
+    any: f64,
+    /// A click with the wrong bit, after a double click got its random bit.
+    wrong: f64,
+    /// The same as L14 adds it up: noise of the wrong detector, and the misaligned share of what light does.
+    errors_by_cause: f64,
+    /// Clicks of both detectors.
+    both: f64,
+    /// Mean over the detectors of the probability that it clicks.
+    one: f64,
+}
+
+impl Optics {
+    fn of(link: &Link) -> Self {
+        let hardware = &link.hardware;
+        let terms = Terms::of(link, link.environment.as_ref().map_or(20.0, |air| air.temperature_c));
+        let turned = link.environment.as_ref().map_or(0.0, calm_polarisation_error);
+        Self {
+            transmittance: terms.transmittance() * gate_acceptance(link),
+            error: hardware.misalignment * (1.0 - turned) + turned * (1.0 - hardware.misalignment),
+            relative: terms.relative,
+            noise: terms.coexistence.map(|noise| noise + terms.dark),
+        }
     }
-    sum + hardware.afterpulse * any * one
+
+    /// Slots of a mean photon number, with matching bases and with unlike ones.
+    fn gates(&self, mu: f64) -> [Gate; 2] {
+        let light = self.transmittance * mu;
+        let mut matched = Gate::default();
+        for bit in [0, 1] {
+            let mut shares = [self.error; 2];
+            shares[bit] = 1.0 - self.error;
+            let gate = self.gate(shares.map(|share| share * light), 1 - bit);
+            matched.any += gate.any / 2.0;
+            matched.wrong += gate.wrong / 2.0;
+            matched.errors_by_cause += gate.errors_by_cause / 2.0;
+            matched.both += gate.both / 2.0;
+            matched.one += gate.one / 2.0;
+        }
+        [matched, self.gate([light / 2.0; 2], 0)]
+    }
+
+    /// A slot whose light goes to the detectors like this, one of which is the wrong one.
+    fn gate(&self, light: [f64; 2], wrong: usize) -> Gate {
+        let mean = |at: usize| light[at] * self.relative[at] + self.noise[at];
+        let fires = [-libm::expm1(-mean(0)), -libm::expm1(-mean(1))];
+        let both = fires[0] * fires[1];
+        let seen = [light[0] * self.relative[0], light[1] * self.relative[1]];
+        let misaligned = seen[wrong] / (seen[0] + seen[1]).max(f64::MIN_POSITIVE);
+        Gate {
+            any: -libm::expm1(-mean(0) - mean(1)),
+            wrong: fires[wrong] - both / 2.0,
+            errors_by_cause: -libm::expm1(-self.noise[wrong]) - misaligned * libm::expm1(-seen[0] - seen[1]),
+            both,
+            one: (fires[0] + fires[1]) / 2.0,
+        }
+    }
+}
+
+/// Probability that light is detected within the gate. Its place has the detector's jitter and, if a tracking loop
+/// follows the weather, the error of the loop's corrections; what the light moves between two corrections is left out.
+#[must_use]
+pub fn gate_acceptance(link: &Link) -> f64 {
+    let correction_ps = match &link.environment {
+        Some(air) if air.tracking_s > 0.0 => air.tracking_error_ps,
+        _ => 0.0,
+    };
+    let spread_ps = libm::hypot(link.hardware.jitter_ps, correction_ps);
+    if spread_ps <= 0.0 {
+        return 1.0;
+    }
+    libm::erf(link.hardware.gate_ns * 1e3 / (2.0 * core::f64::consts::SQRT_2 * spread_ps))
+}
+
+/// Mean probability of the wrong detector by a polarisation that walks a little and is turned back: the walk adds
+/// `D` square radians per second, the controller takes `2 / tau` of the square away, so the square of the angle is
+/// `D tau / 2` in the mean, and `sin^2(theta / 2)` is `1/4` of it. Holds while that is small; it saturates at 1/2.
+#[must_use]
+pub fn calm_polarisation_error(air: &Environment) -> f64 {
+    (air.polarisation_rad2_per_s * air.polarisation_control_s / 8.0).min(0.5)
 }
 
 fn dot(a: &[f64; Intensity::COUNT], b: &[f64; Intensity::COUNT]) -> f64 {
@@ -154,7 +246,16 @@ fn dot(a: &[f64; Intensity::COUNT], b: &[f64; Intensity::COUNT]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use types::network::Network;
+    use types::units::Kilometres;
+
     use super::*;
+
+    fn link(km: f64, hardware: Hardware) -> Link {
+        let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../networks/shanxi.toml"));
+        let any = Network::parse(text).unwrap().links().values().next().unwrap().clone();
+        Link { length: Kilometres(km), hardware, ..any }
+    }
 
     fn s1() -> Hardware {
         Hardware {
@@ -166,6 +267,9 @@ mod tests {
             misalignment: 0.027,
             dead_time_us: 60.0,
             afterpulse: 0.01,
+            efficiency_ratio: 1.0,
+            jitter_ps: 0.0,
+            wavelength_nm: 1550.0,
         }
     }
 
@@ -187,7 +291,7 @@ mod tests {
             (180.0, 0.041_346_2, 3_484.43, 0.790_934, 3.574_98e11),
         ] {
             for afterpulses in [Afterpulses::Lumped, Afterpulses::Later] {
-                let expected = Expected::of(&s1(), Kilometres(km), &decoy, afterpulses);
+                let expected = Expected::of(&link(km, s1()), &decoy, afterpulses);
                 close(expected.qber(), qber);
                 close(expected.test_qber(), qber);
                 close(expected.clicks_per_s, clicks);
@@ -209,6 +313,9 @@ mod tests {
             misalignment: 5e-3,
             dead_time_us: 0.0,
             afterpulse: 0.04,
+            efficiency_ratio: 1.0,
+            jitter_ps: 0.0,
+            wavelength_nm: 1550.0,
         };
         let decoy = DecoySettings {
             key_basis: 0.9,
@@ -216,7 +323,7 @@ mod tests {
             probabilities: [0.5, 0.35, 0.15],
             block_bits: 10_000_000,
         };
-        let expected = Expected::of(&hardware, Kilometres(50.0), &decoy, Afterpulses::Lumped);
+        let expected = Expected::of(&link(50.0, hardware), &decoy, Afterpulses::Lumped);
         let seconds = 1e7 / expected.sifted_per_s();
         close(seconds * 1e9, 4.029_83e9);
         for (k, (n_x, n_z, m_z)) in
@@ -239,7 +346,7 @@ mod tests {
             probabilities: [0.10, 0.495, 0.405],
             block_bits: 1_000_000,
         };
-        let at = |km| Expected::of(&s1(), Kilometres(km), &decoy, Afterpulses::Later);
+        let at = |km| Expected::of(&link(km, s1()), &decoy, Afterpulses::Lumped);
         for km in 0..30 {
             let (near, far) = (at(f64::from(km) * 10.0), at(f64::from(km + 1) * 10.0));
             assert!(far.clicks_per_s < near.clicks_per_s);
