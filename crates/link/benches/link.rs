@@ -23,7 +23,7 @@ fn with_errors(key: &Bits, rate: f64) -> Bits {
 fn cascade(c: &mut Criterion) {
     let mut group = c.benchmark_group("link::cascade");
     group.sample_size(10);
-    for (n, percent) in [(100_000, 1), (100_000, 3), (100_000, 5), (1_000_000, 3)] {
+    for (n, percent) in [(100_000, 1), (100_000, 3), (100_000, 5), (100_000, 8), (100_000, 11), (1_000_000, 3)] {
         let alice = random(n, 1);
         let bob = with_errors(&alice, f64::from(percent) / 100.0);
         group.throughput(Throughput::Elements(n as u64));
@@ -48,7 +48,7 @@ fn cascade(c: &mut Criterion) {
 fn amplify(c: &mut Criterion) {
     let mut group = c.benchmark_group("link::toeplitz");
     group.sample_size(10);
-    for (n, l) in [(100_000, 30_000), (1_000_000, 400_000)] {
+    for (n, l) in [(1 << 16, 1 << 16), (100_000, 30_000), (1 << 20, 1 << 18), (1 << 20, 1 << 20)] {
         let (key, seed) = (random(n, 1), random(seed_len(n, l), 2));
         group.throughput(Throughput::Elements(n as u64));
         group.bench_function(format!("n={n}/l={l}"), |b| b.iter(|| toeplitz(&key, &seed, l)));

@@ -38,11 +38,7 @@ impl Bits {
             padded[..chunk.len()].copy_from_slice(chunk);
             *word = u64::from_le_bytes(padded);
         }
-        if !len.is_multiple_of(64)
-            && let Some(last) = bits.words.last_mut()
-        {
-            *last &= u64::MAX >> (64 - len % 64);
-        }
+        bits.mask_last();
         Some(bits)
     }
 
@@ -52,6 +48,23 @@ impl Bits {
         let mut all = Zeroizing::new(Vec::with_capacity(words.len()));
         all.extend(words);
         Self { words: all, len }
+    }
+
+    /// The first `len` bits of exactly as many words as they need.
+    pub(crate) fn from_words_masked(words: Zeroizing<Vec<u64>>, len: usize) -> Self {
+        assert_eq!(words.len(), len.div_ceil(64), "as many words as the bits need");
+        let mut bits = Self { words, len };
+        bits.mask_last();
+        bits
+    }
+
+    /// Zeroes what lies beyond the length.
+    fn mask_last(&mut self) {
+        if !self.len.is_multiple_of(64)
+            && let Some(last) = self.words.last_mut()
+        {
+            *last &= u64::MAX >> (64 - self.len % 64);
+        }
     }
 
     /// The bits as bytes; the last byte is filled up with zeros.
@@ -93,8 +106,8 @@ impl Bits {
     #[inline]
     pub fn set(&mut self, index: usize, bit: bool) {
         assert!(index < self.len, "bit index inside");
-        let mask = 1 << (index % 64);
-        if bit { self.words[index / 64] |= mask } else { self.words[index / 64] &= !mask }
+        let word = &mut self.words[index / 64];
+        *word = *word & !(1 << (index % 64)) | u64::from(bit) << (index % 64);
     }
 
     /// Turns bit `index` over.
@@ -108,12 +121,13 @@ impl Bits {
     }
 
     /// Appends a bit.
+    #[inline]
     pub fn push(&mut self, bit: bool) {
         if self.len.is_multiple_of(64) {
             self.words.push(0);
         }
+        self.words[self.len / 64] |= u64::from(bit) << (self.len % 64);
         self.len += 1;
-        self.set(self.len - 1, bit);
     }
 
     /// The words, 64 bits each.
@@ -142,21 +156,65 @@ impl Bits {
         folded.count_ones() & 1 == 1
     }
 
+    /// Parity of the bits from `start` to before `end` whose bit in `subset` is `member`.
+    ///
+    /// # Panics
+    /// If the range is empty or not inside both.
+    #[must_use]
+    #[inline]
+    pub(crate) fn parity_where(&self, subset: &Self, member: bool, start: usize, end: usize) -> bool {
+        assert!(start < end && end <= self.len && end <= subset.len, "range inside");
+        let (first, last) = (start / 64, (end - 1) / 64);
+        let (head, tail) = (u64::MAX << (start % 64), u64::MAX >> (63 - (end - 1) % 64));
+        let flipped = if member { 0 } else { u64::MAX };
+        let chosen = |at: usize| self.words[at] & (subset.words[at] ^ flipped);
+        let folded = if first == last {
+            chosen(first) & head & tail
+        } else {
+            let middle = self.words[first + 1..last].iter().zip(&subset.words[first + 1..last]);
+            let middle = middle.fold(0, |sum, (word, subset)| sum ^ (word & (subset ^ flipped)));
+            middle ^ (chosen(first) & head) ^ (chosen(last) & tail)
+        };
+        folded.count_ones() & 1 == 1
+    }
+
+    /// The 64 bits from `start`; bits beyond the end are zero.
+    #[must_use]
+    #[inline]
+    pub(crate) fn word_at(&self, start: usize) -> u64 {
+        let (at, shift) = (start / 64, start % 64);
+        let low = self.words.get(at).copied().unwrap_or(0) >> shift;
+        let high = self.words.get(at + 1).copied().unwrap_or(0);
+        if shift == 0 { low } else { low | high << (64 - shift) }
+    }
+
+    /// Appends the first `count` bits of another string.
+    pub(crate) fn append(&mut self, other: &Self, count: usize) {
+        for (index, word) in other.words[..count.div_ceil(64)].iter().enumerate() {
+            let taken = (count - 64 * index).min(64);
+            let word = word & (u64::MAX >> (64 - taken));
+            let shift = self.len % 64;
+            if shift == 0 {
+                self.words.push(word);
+            } else {
+                let last = self.words.len() - 1;
+                self.words[last] |= word << shift;
+                if shift + taken > 64 {
+                    self.words.push(word >> (64 - shift));
+                }
+            }
+            self.len += taken;
+        }
+    }
+
     /// Copies `len` bits from `start`; bits beyond the end are zero.
     #[must_use]
     pub fn window(&self, start: usize, len: usize) -> Self {
         let mut out = Self::zeros(len);
-        let (skip, shift) = (start / 64, start % 64);
         for (index, word) in out.words.iter_mut().enumerate() {
-            let low = self.words.get(skip + index).copied().unwrap_or(0);
-            let high = self.words.get(skip + index + 1).copied().unwrap_or(0);
-            *word = if shift == 0 { low } else { low >> shift | high << (64 - shift) };
+            *word = self.word_at(start + 64 * index);
         }
-        if !len.is_multiple_of(64)
-            && let Some(last) = out.words.last_mut()
-        {
-            *last &= u64::MAX >> (64 - len % 64);
-        }
+        out.mask_last();
         out
     }
 
@@ -236,6 +294,17 @@ mod tests {
             for i in 0..window.len() {
                 prop_assert_eq!(window.get(i), model.get(start + i).copied().unwrap_or(false));
             }
+            prop_assert_eq!(bits.word_at(start) & 1 == 1, model[start]);
+            for member in [true, false] {
+                let subset = bits.window(1, bits.len());
+                let ones = (start..end).filter(|i| model[*i] && subset.get(*i) == member).count();
+                prop_assert_eq!(bits.parity_where(&subset, member, start, end), ones % 2 == 1);
+            }
+            let mut joined = bits.window(0, b);
+            joined.append(&bits, end);
+            joined.append(&bits, a);
+            let parts = model[..b].iter().chain(&model[..end]).chain(&model[..a]);
+            prop_assert_eq!(&joined, &parts.copied().collect());
             let mut w = Writer::new();
             bits.write(&mut w);
             let wire = w.finish();

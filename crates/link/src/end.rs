@@ -4,13 +4,12 @@
 //!   Alice                                              Bob
 //!     <-> Hello: version, link, settings; Bob names a block whose fate he does not know
 //!     Verdict (tag)      ->                               files or drops it
-//!                       <-  Open: block, his tag counter
-//!     Opened: her counter ->
-//!                       <-  Sift: slots, bases            until the block is full
+//!                       <-  Sift: slots, bases            until the block is full; then those of the next
 //!     SiftAnswer         ->
 //!                       <-  TestBits
-//!     Estimate: errors, seed ->                           or Abort: no key in these counts
-//!                       <-  Ask                           Cascade, round by round
+//!     Estimate: errors, mode, seed ->                     or Abort: no key in these counts
+//!                       <-  Kept                          advantage distillation only
+//!                       <-  Ask                           reconciliation, round by round
 //!     Parities           ->
 //!                       <-  Corrected
 //!     Verify: hash       ->
@@ -19,6 +18,10 @@
 //!                       <-  Confirm: tag over all of it  P
 //!   P Verdict: committed (tag) ->                         P files the block
 //! ```
+//!
+//! One block gathers detections while up to [`IN_FLIGHT_MAX`] earlier ones are reconciled; every step names its block.
+//! Blocks are finished in their order, one at a time, so that Bob never holds more than one whose fate he does not
+//! know. A tag covers all that was said about its block in both directions.
 //!
 //! `P` marks what is made durable before the message leaves.
 //!
@@ -49,8 +52,8 @@ use crypto::record::{Change, Record};
 use crypto::secret::SecretBytes;
 use rand_core::CryptoRng;
 use types::id::{BlockSeq, LinkId};
-use types::network::{DecoySettings, Security};
-use types::quantum::{Detection, Role};
+use types::network::{BeyondOneWay, DecoySettings, Proof, Reconciliation, Security};
+use types::quantum::{Detection, ReceiverReading, Role, TransmitterReading};
 use types::units::Time;
 
 use self::alice::Alice;
@@ -59,9 +62,9 @@ use self::shared::Shared;
 use crate::authenticate;
 use crate::error::Error;
 use crate::message::{BLOCK_BITS_MAX, Message};
-use crate::proof::Proof;
 use crate::record::{AbortCause, BlockRecord};
 use crate::sift::Preparations;
+use crate::watch::{Alarm, Watch};
 
 /// What both ends of a link must agree on, and the role of this one.
 #[derive(Clone, Debug)]
@@ -76,6 +79,10 @@ pub struct LinkConfig {
     pub security: Security,
     /// Proof that bounds the key.
     pub proof: Proof,
+    /// What is tried when one-way post-processing gives no key.
+    pub beyond_one_way: BeyondOneWay,
+    /// How sifted keys are reconciled.
+    pub reconciliation: Reconciliation,
     /// How long an awaited answer may take.
     pub peer_timeout: Duration,
 }
@@ -101,6 +108,10 @@ pub enum Input {
         /// The session's number.
         session: u64,
     },
+    /// Bob: what his watchdogs measured; comes before the detections of the same time.
+    ReceiverReading(ReceiverReading),
+    /// Alice: what her watchdog measured.
+    TransmitterReading(TransmitterReading),
     /// Bob: detections, slots ascending.
     Detections(Vec<Detection>),
     /// All changes up to this [`Output::Persist`] are durable.
@@ -124,7 +135,9 @@ pub enum Output {
     /// File this block; then [`Input::Filed`]. Comes again after a restart until it is filed.
     Block(SecretBlock),
     /// A block was given up; no key of it exists at either end.
-    Aborted(BlockRecord),
+    Aborted(Box<BlockRecord>),
+    /// Something looks like an attack. Reported once when it arises.
+    Alarm(Alarm),
     /// For people: how far the block is.
     Progress(Progress),
 }
@@ -140,13 +153,15 @@ pub struct SecretBlock {
     pub record: BlockRecord,
 }
 
-/// How far the current block is.
+/// How far the link is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Sifted key-basis bits.
+    /// Sifted key-basis bits of the block that fills.
     pub sifted: u64,
     /// Bits that make a block.
     pub block_bits: u64,
+    /// Blocks in progress, the filling one among them.
+    pub in_flight: u64,
     /// Key-basis errors and bits of the last corrected block.
     pub last_errors: Option<(u64, u64)>,
     /// Bob: detections that wait.
@@ -226,6 +241,9 @@ impl LinkEnd {
             if let Some(cause) = cause {
                 self.go_offline(cause);
             }
+            if let Error::PeerMisbehaved(misbehaviour) = error {
+                self.shared.alarm([Watch::tampering(misbehaviour)]);
+            }
         }
         result
     }
@@ -290,9 +308,17 @@ impl LinkEnd {
                 Side::Bob(bob) => bob.receive(session),
                 Side::Alice(_) => return Err(Error::ApiMisuse { what: "Alice does not receive" }),
             },
+            Input::ReceiverReading(reading) => match &mut self.side {
+                Side::Bob(bob) => bob.read(&mut self.shared, &reading),
+                Side::Alice(_) => return Err(Error::ApiMisuse { what: "Alice has no receiver" }),
+            },
+            Input::TransmitterReading(reading) => match &mut self.side {
+                Side::Alice(alice) => alice.read(&mut self.shared, &reading),
+                Side::Bob(_) => return Err(Error::ApiMisuse { what: "Bob has no transmitter" }),
+            },
             Input::Detections(detections) => match &mut self.side {
                 Side::Bob(bob) => {
-                    bob.detect(detections)?;
+                    bob.detect(&self.shared, detections)?;
                     bob.advance(&mut self.shared, now);
                 }
                 Side::Alice(_) => return Err(Error::ApiMisuse { what: "Alice has no detections" }),
@@ -310,9 +336,14 @@ impl LinkEnd {
             return Ok(());
         }
         let message = Message::decode(wire).map_err(crate::error::Misbehaviour::from)?;
-        self.shared.received(wire, message.kind());
+        if let Message::Block(block, step) = &message {
+            if self.shared.was_given_up(*block) {
+                return Ok(());
+            }
+            self.shared.received(*block, wire, step.kind());
+        }
         match &mut self.side {
-            Side::Alice(alice) => alice.handle(&mut self.shared, now, message, rng),
+            Side::Alice(alice) => alice.handle(&mut self.shared, now, message, wire, rng),
             Side::Bob(bob) => {
                 bob.handle(&mut self.shared, now, message)?;
                 bob.advance(&mut self.shared, now);
@@ -328,4 +359,15 @@ impl LinkEnd {
         }
         self.shared.go_offline(cause);
     }
+}
+
+/// Blocks that may be in progress beside the one that gathers detections.
+pub const IN_FLIGHT_MAX: usize = 64;
+/// Sifted bits that all of them may have together; two blocks are always allowed.
+const IN_FLIGHT_BITS_MAX: usize = 32_000_000;
+
+/// Blocks in progress for this block size.
+fn in_flight_max(block_bits: u32) -> usize {
+    let bits = usize::try_from(block_bits.max(1)).unwrap_or(usize::MAX);
+    (IN_FLIGHT_BITS_MAX / bits).clamp(2, IN_FLIGHT_MAX)
 }

@@ -66,6 +66,14 @@ pub enum Misbehaviour {
         /// What this end was doing.
         state: &'static str,
     },
+    /// A message of a vendor link that does not fit the state.
+    #[error("{got} came while {state}")]
+    OutOfOrder {
+        /// What came.
+        got: &'static str,
+        /// What this end was doing.
+        state: &'static str,
+    },
     /// A field that contradicts what this end knows.
     #[error("{field} contradicts what this end knows")]
     Contradiction {

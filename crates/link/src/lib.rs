@@ -5,24 +5,30 @@
 //! neither. It has no IO: the shell moves bytes, time and disk.
 //!
 //! ```text
-//!  detections -> sift -> estimate -> reconcile -> verify -> amplify -> authenticate, commit -> secret block
-//!               (Filling)  (counts)   (cascade)  (KeysAgree) (toeplitz)   (Stream)     (LinkEnd)
+//!  detections -> sift -> estimate -> distil -> reconcile -> verify -> amplify -> authenticate, commit -> secret block
+//!               (Filling)  (counts)   (Mode)   (Correction) (KeysAgree) (toeplitz)   (Stream)  (LinkEnd)
 //! ```
 //!
 //! | module | step |
 //! |---|---|
 //! | [`proof`] | secret bits in a block: finite-key proofs by name |
+//! | [`distil`] | advantage distillation and added noise, where one-way gives nothing |
 //! | [`reconcile`] | error correction with every disclosed bit counted |
 //! | [`verify`] | hash comparison of the corrected keys |
 //! | [`amplify`] | Toeplitz hashing |
+//! | [`wire`] | what a watcher of the wire can check |
 //! | [`authenticate`] | reserve of authentication key, spent by tags, refilled by blocks |
 //!
-//! Messages and durable records are specified byte by byte in `docs/formats/link.md`.
+//! A link may be fed by QKD devices of another maker instead: [`vendor`].
+//!
+//! Messages and durable records are specified byte by byte in `docs/formats/link.md` and `docs/formats/vendor.md`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod amplify;
 pub mod authenticate;
 pub mod bits;
+mod code;
+pub mod distil;
 mod end;
 mod error;
 mod estimate;
@@ -33,10 +39,14 @@ pub mod proof;
 pub mod reconcile;
 mod record;
 mod sift;
+pub mod vendor;
 pub mod verify;
+mod watch;
+pub mod wire;
 
-pub use self::end::{Input, LinkConfig, LinkEnd, Output, Progress, SecretBlock};
+pub use self::end::{IN_FLIGHT_MAX, Input, LinkConfig, LinkEnd, Output, Progress, SecretBlock};
 pub use self::error::{Error, Misbehaviour};
 pub use self::message::{BLOCK_BITS_MAX, FRAME_DETECTIONS_MAX, Kind, MESSAGE_MAX, PROTOCOL_VERSION};
 pub use self::record::{AbortCause, BlockRecord, Outcome};
 pub use self::sift::{Preparations, QUEUE_MAX};
+pub use self::watch::{Alarm, Suspicion};

@@ -12,15 +12,38 @@
 //! blocks and over uses of the key. One extra bit is paid for the public outcome accept/abort
 //! (Tsurumaru, Mizutani, Sasaki, arXiv:2507.21416v1).
 //!
-//! **Provided.** [`Proof::Lim2014`]: BB84, asymmetric basis choice, two decoys, block of a length fixed
-//! beforehand, general attacks.
+//! **Provided.** BB84 with asymmetric basis choice against general attacks, for a block of a length fixed
+//! beforehand:
+//! - [`Proof::Lim2014`]: two decoys;
+//! - [`Proof::Rusca2018`]: one decoy, as first published;
+//! - [`Proof::Wiesemann2026`]: one decoy, with its gaps closed and a sampling bound without approximation.
+//!
+//! With one decoy the first two intensities of every array count and the third is never sent. These proofs bound
+//! vacuum events from above by errors, so they need the errors of the key basis too
+//! ([`BlockCounts::key_errors`], known once the block is reconciled); without them they give no key. Disclosing
+//! those numbers is charged here ([`KeyLength::disclosed`]), not in `leak`.
+//!
+//! [`distillation`] and [`preprocessing`] go beyond one-way post-processing. Their bounds are asymptotic and
+//! carry other names ([`KeyRule`]).
+//!
+//! **Variable length.** A link computes the length from what it observed: public counts and the bits that
+//! reconciliation disclosed. The acceptance set is every set of counts for which the result is above zero; there
+//! is no other test. The three papers state their theorems for a length fixed beforehand, with acceptance exactly
+//! if the counts allow that length. That a length taken from the data keeps the same epsilon needs a proof of its
+//! own. There is one for BB84 in the same framework of entropic uncertainty (Tupkary, Nahar, Sinha, Luetkenhaus,
+//! arXiv:2408.17349, two decoys, other concentration bounds; Tupkary, Tan, Luetkenhaus, arXiv:2311.01600, in
+//! general), none known to us for exactly the bounds used here. The status is therefore: each length is right for
+//! the fixed-length protocol that would have asked for it; the step to variable length rests on the argument of
+//! those papers, not on a theorem about these formulas. [`Proof::Lim2014`] and [`Proof::Rusca2018`] have a second
+//! weakness: their tail bound for sampling without replacement is an approximation, and arXiv:2405.16578v3 names
+//! flaws in their treatment of acceptance, which [`Proof::Wiesemann2026`] mends.
 //!
 //! **Not provided.** Source flaws, Trojan light, detectors of unequal efficiency, correlations between pulses:
-//! the proof assumes them away. The observed error rate of the key basis is not an input; a threshold such as
-//! "abort above 11 %" is not used. A block is refused if and only if its length comes out as zero.
+//! the proofs assume them away. With lim2014 the error rate of the key basis is not an input; a threshold such as
+//! "abort above 11 %" is used nowhere. A block is refused if and only if its length comes out as zero.
 //!
 //! ```
-//! use link::proof::{BlockCounts, Proof};
+//! use link::proof::{BlockCounts, Proof, secret_length};
 //! use types::{network::{DecoySettings, Security}, units::BitLen};
 //! let decoy = DecoySettings {
 //!     key_basis: 0.9,
@@ -33,32 +56,29 @@
 //!     key: [7_623_010, 2_375_360, 1_630],
 //!     test: [94_111, 29_325, 20],
 //!     test_errors: [2_274, 713, 4],
+//!     key_errors: None,
 //! };
-//! let length = Proof::Lim2014.secret_length(&counts, BitLen(1_909_200), &decoy, &security);
+//! let length = secret_length(Proof::Lim2014, &counts, BitLen(1_909_200), &decoy, &security);
 //! assert!(length.bits > 1_500_000 && length.bits < 1_600_000);
 //! ```
 
+pub mod distillation;
 mod entropy;
 mod lim2014;
+mod one_decoy;
+pub mod preprocessing;
+mod rule;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
-use core::fmt;
-use core::str::FromStr;
-
+pub use types::network::Proof;
 use types::network::{DecoySettings, Security};
 use types::quantum::Intensity;
 use types::units::BitLen;
 
 pub use self::entropy::{binary_entropy, one_way_threshold};
-
-/// Which proof bounds the key. Its name goes with every block, so that an auditor can check the length again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Proof {
-    /// Lim, Curty, Walenta, Xu, Zbinden, PRA 89 022307 (2014): two decoys, Hoeffding bounds.
-    Lim2014,
-}
+pub use self::rule::{KeyRule, UnknownRule};
 
 /// What both ends know of a block after sifting and the disclosure of the test basis. Arrays are by intensity,
 /// brightest first.
@@ -70,6 +90,9 @@ pub struct BlockCounts {
     pub test: [u64; Intensity::COUNT],
     /// m_Z,k: errors among them.
     pub test_errors: [u64; Intensity::COUNT],
+    /// m_X,k: errors of the key basis, as reconciliation found them and both ends know them; `None` before, and
+    /// where nobody asks. Not known is not the same as none.
+    pub key_errors: Option<[u64; Intensity::COUNT]>,
 }
 
 /// The same quantities as real numbers, for planning with expected values.
@@ -81,6 +104,8 @@ pub struct RealCounts {
     pub test: [f64; Intensity::COUNT],
     /// m_Z,k.
     pub test_errors: [f64; Intensity::COUNT],
+    /// m_X,k.
+    pub key_errors: Option<[f64; Intensity::COUNT]>,
 }
 
 /// What a proof finds in a block, with the bounds that it found on the way, for the audit record.
@@ -92,6 +117,8 @@ pub struct KeyLength {
     pub margin: f64,
     /// Lower bound on vacuum events in the key basis.
     pub s_x0: f64,
+    /// Upper bound on vacuum events in the key basis, of the proofs that use one.
+    pub s_x0_upper: Option<f64>,
     /// Lower bound on single-photon events in the key basis.
     pub s_x1: f64,
     /// Lower bound on single-photon events in the test basis.
@@ -100,75 +127,62 @@ pub struct KeyLength {
     pub v_z1: f64,
     /// Upper bound on the phase error rate of the single-photon events in the key basis.
     pub phase_error: f64,
+    /// Bits charged for counts that are disclosed because the proof needs them: [`BlockCounts::key_errors`].
+    pub disclosed: f64,
 }
 
-impl Proof {
-    /// All proofs of this build.
-    pub const ALL: [Self; 1] = [Self::Lim2014];
-
-    /// Its name on the wire, in config and in audit records.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Lim2014 => "lim2014",
-        }
+/// Secret bits in a block of which `leak` bits were disclosed for reconciliation, in either direction, failed
+/// attempts included. The verification tag is paid by `log2(2 / eps_cor)` inside; bits that a longer tag
+/// discloses beyond that belong to `leak`.
+#[must_use]
+pub fn secret_length(
+    proof: Proof,
+    counts: &BlockCounts,
+    leak: BitLen,
+    decoy: &DecoySettings,
+    security: &Security,
+) -> KeyLength {
+    if !counts.possible() {
+        return KeyLength::none();
     }
-
-    /// Secret bits in a block of which `leak` bits were disclosed for reconciliation, in either direction, failed
-    /// attempts included. The verification tag is paid by `log2(2 / eps_cor)` inside; bits that a longer tag
-    /// discloses beyond that belong to `leak`.
-    #[must_use]
-    pub fn secret_length(
-        self,
-        counts: &BlockCounts,
-        leak: BitLen,
-        decoy: &DecoySettings,
-        security: &Security,
-    ) -> KeyLength {
-        if !counts.possible() {
-            return KeyLength::none();
-        }
-        self.planned_length(&RealCounts::from(counts), real(leak.0), decoy, security)
-    }
-
-    /// The same of real numbers: what a block of expected counts would give. For planning, never for key.
-    #[must_use]
-    pub fn planned_length(
-        self,
-        counts: &RealCounts,
-        leak: f64,
-        decoy: &DecoySettings,
-        security: &Security,
-    ) -> KeyLength {
-        match self {
-            Self::Lim2014 => lim2014::key_length(counts, leak, decoy, security),
-        }
-    }
+    planned_length(proof, &RealCounts::from(counts), real(leak.0), decoy, security)
 }
 
-impl fmt::Display for Proof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// The same of real numbers: what a block of expected counts would give. For planning, never for key.
+#[must_use]
+pub fn planned_length(
+    proof: Proof,
+    counts: &RealCounts,
+    leak: f64,
+    decoy: &DecoySettings,
+    security: &Security,
+) -> KeyLength {
+    if proof.decoys() != decoy.decoys() {
+        return KeyLength::none();
+    }
+    match proof {
+        Proof::Lim2014 => lim2014::key_length(counts, leak, decoy, security),
+        Proof::Rusca2018 => one_decoy::key_length(&one_decoy::RUSCA_2018, counts, leak, decoy, security),
+        Proof::Wiesemann2026 => one_decoy::key_length(&one_decoy::WIESEMANN_2026, counts, leak, decoy, security),
+        // A proof that this build cannot compute bounds nothing.
+        _ => KeyLength::none(),
     }
 }
-
-impl FromStr for Proof {
-    type Err = UnknownProof;
-
-    fn from_str(name: &str) -> Result<Self, UnknownProof> {
-        Self::ALL.into_iter().find(|proof| proof.name() == name).ok_or(UnknownProof)
-    }
-}
-
-/// A name that no proof of this build has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown security proof; this build knows lim2014")]
-pub struct UnknownProof;
 
 impl KeyLength {
     /// No key, and nothing known.
     fn none() -> Self {
-        Self { bits: 0, margin: f64::NEG_INFINITY, s_x0: 0.0, s_x1: 0.0, s_z1: 0.0, v_z1: 0.0, phase_error: 0.5 }
+        Self {
+            bits: 0,
+            margin: f64::NEG_INFINITY,
+            s_x0: 0.0,
+            s_x0_upper: None,
+            s_x1: 0.0,
+            s_z1: 0.0,
+            v_z1: 0.0,
+            phase_error: 0.5,
+            disclosed: 0.0,
+        }
     }
 }
 
@@ -176,13 +190,20 @@ impl BlockCounts {
     /// Whether a block can have these counts: no more errors than bits, and nothing beyond any block's size.
     fn possible(&self) -> bool {
         let errors_within = self.test.iter().zip(self.test_errors).all(|(n, m)| m <= *n);
-        errors_within && self.key.iter().chain(&self.test).all(|n| *n <= COUNT_MAX)
+        let key_errors = self.key_errors.unwrap_or_default();
+        let corrected_within = self.key.iter().zip(key_errors).all(|(n, m)| m <= *n);
+        errors_within && corrected_within && self.key.iter().chain(&self.test).all(|n| *n <= COUNT_MAX)
     }
 }
 
 impl From<&BlockCounts> for RealCounts {
     fn from(counts: &BlockCounts) -> Self {
-        Self { key: counts.key.map(real), test: counts.test.map(real), test_errors: counts.test_errors.map(real) }
+        Self {
+            key: counts.key.map(real),
+            test: counts.test.map(real),
+            test_errors: counts.test_errors.map(real),
+            key_errors: counts.key_errors.map(|errors| errors.map(real)),
+        }
     }
 }
 
@@ -192,5 +213,13 @@ fn real(count: u64) -> f64 {
     count as f64
 }
 
+/// Rounds down; what is not positive is no key.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, NaN becomes 0")]
+fn floor_to_bits(margin: f64) -> u64 {
+    libm::floor(margin) as u64
+}
+
+/// The public outcome accept/abort (arXiv:2507.21416v1).
+const OUTCOME_BITS: f64 = 1.0;
 /// More detections of one kind than this no block has.
 const COUNT_MAX: u64 = 1 << 48;

@@ -4,11 +4,12 @@ use core::fmt;
 
 use types::codec::{CodecError, Reader, Writer};
 use types::id::BlockSeq;
-use types::network::Security;
+use types::network::{BeyondOneWay, Security};
 use types::quantum::Intensity;
 use types::units::BitLen;
 
-use crate::proof::{BlockCounts, Proof, binary_entropy};
+use crate::distil::Mode;
+use crate::proof::{BlockCounts, KeyRule, Proof, binary_entropy};
 
 /// Counts, bounds and outcome of one block. Holds no key bit.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +22,11 @@ pub struct BlockRecord {
     pub security: Security,
     /// Sifted key-basis bits, test-basis bits and test-basis errors, by intensity.
     pub counts: BlockCounts,
-    /// Key-basis bits that reconciliation corrected.
+    /// What was done before reconciliation.
+    pub mode: Mode,
+    /// Bits that were reconciled: the sifted key-basis bits, or what distillation left of them.
+    pub distilled: BitLen,
+    /// Of these, bits that reconciliation corrected.
     pub corrected: u64,
     /// Bits disclosed by reconciliation and verification beyond what the proof pays for itself.
     pub leak: BitLen,
@@ -69,11 +74,13 @@ pub enum AbortCause {
     PeerSilent = 7,
     /// Alice did not commit it.
     NotCommitted = 8,
+    /// A watchdog saw signs of an attack that leaves the proof's assumptions.
+    Alarm = 9,
 }
 
 impl AbortCause {
     /// All causes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoKey,
         Self::VerificationFailed,
         Self::ReserveEmpty,
@@ -82,6 +89,7 @@ impl AbortCause {
         Self::PeerMisbehaved,
         Self::PeerSilent,
         Self::NotCommitted,
+        Self::Alarm,
     ];
 
     pub(crate) fn from_number(number: u8) -> Option<Self> {
@@ -100,6 +108,7 @@ impl fmt::Display for AbortCause {
             Self::PeerMisbehaved => "the other end broke the protocol or was tampered with",
             Self::PeerSilent => "the other end did not answer",
             Self::NotCommitted => "the other end did not commit the block",
+            Self::Alarm => "a watchdog saw signs of an attack",
         })
     }
 }
@@ -111,6 +120,8 @@ impl BlockRecord {
             proof,
             security,
             counts: BlockCounts::default(),
+            mode: Mode::OneWay,
+            distilled: BitLen(0),
             corrected: 0,
             leak: BitLen(0),
             secret: BitLen(0),
@@ -127,10 +138,22 @@ impl BlockRecord {
         self.counts.key.iter().sum()
     }
 
-    /// Error rate of the key basis, known once the block was corrected; `None` before.
+    /// Error rate that reconciliation found, known once the block was corrected; `None` before. Without distillation
+    /// it is that of the key basis.
     #[must_use]
     pub fn qber(&self) -> Option<f64> {
-        (self.leak.0 > 0).then(|| real(self.corrected) / real(self.sifted()))
+        (self.distilled.0 > 0).then(|| real(self.corrected) / real(self.distilled.0))
+    }
+
+    /// Rule under which its length was computed, as audit records name it.
+    #[must_use]
+    pub fn rule(&self) -> KeyRule {
+        let beyond = match self.mode {
+            Mode::OneWay => BeyondOneWay::Off,
+            Mode::NoisyPreprocessing { .. } => BeyondOneWay::NoisyPreprocessing,
+            Mode::AdvantageDistillation { .. } => BeyondOneWay::AdvantageDistillation,
+        };
+        KeyRule { proof: self.proof, beyond }
     }
 
     /// Error rate of the test basis.
@@ -140,10 +163,10 @@ impl BlockRecord {
         (bits > 0).then(|| real(self.counts.test_errors.iter().sum()) / real(bits))
     }
 
-    /// Disclosed bits over the Shannon limit `n h(qber)`; `None` without errors.
+    /// Disclosed bits over the Shannon limit `n h(qber)` of the bits reconciled; `None` without errors.
     #[must_use]
     pub fn efficiency(&self) -> Option<f64> {
-        let limit = real(self.sifted()) * binary_entropy(self.qber()?);
+        let limit = real(self.distilled.0) * binary_entropy(self.qber()?);
         (limit > 0.0).then(|| real(self.leak.0) / limit)
     }
 
@@ -151,7 +174,10 @@ impl BlockRecord {
         w.u64(self.block.0).bytes16(self.proof.name().as_bytes());
         w.u64(self.security.epsilon_secrecy.to_bits()).u64(self.security.epsilon_correctness.to_bits());
         write_counts(&self.counts, w);
-        for number in [self.corrected, self.leak.0, self.secret.0, self.kept.0, self.spent.0, self.slots] {
+        self.mode.write(w);
+        for number in
+            [self.distilled.0, self.corrected, self.leak.0, self.secret.0, self.kept.0, self.spent.0, self.slots]
+        {
             w.varint(number);
         }
         w.u8(match self.outcome {
@@ -161,16 +187,19 @@ impl BlockRecord {
         });
     }
 
-    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+    /// Reads a record of version 1, which knew one-way blocks only, or 2.
+    pub(crate) fn read(r: &mut Reader<'_>, version: u8) -> Result<Self, CodecError> {
         let wrong = |field| CodecError::Value { field };
-        Ok(Self {
+        let mut record = Self {
             block: BlockSeq(r.u64("block")?),
             proof: r.text16("proof", 64)?.parse().map_err(|_| wrong("proof"))?,
             security: Security {
                 epsilon_secrecy: f64::from_bits(r.u64("epsilon_secrecy")?),
                 epsilon_correctness: f64::from_bits(r.u64("epsilon_correctness")?),
             },
-            counts: read_counts(r)?,
+            counts: read_counts(r, version)?,
+            mode: if version == 1 { Mode::OneWay } else { Mode::read(r)? },
+            distilled: BitLen(if version == 1 { 0 } else { r.varint("distilled")? }),
             corrected: r.varint("corrected")?,
             leak: BitLen(r.varint("leak")?),
             secret: BitLen(r.varint("secret")?),
@@ -182,7 +211,11 @@ impl BlockRecord {
                 255 => Outcome::Filed,
                 cause => Outcome::Aborted(AbortCause::from_number(cause).ok_or(wrong("outcome"))?),
             },
-        })
+        };
+        if version == 1 && record.leak.0 > 0 {
+            record.distilled = BitLen(record.sifted());
+        }
+        Ok(record)
     }
 }
 
@@ -190,13 +223,34 @@ pub(crate) fn write_counts(counts: &BlockCounts, w: &mut Writer) {
     for number in counts.key.iter().chain(&counts.test).chain(&counts.test_errors) {
         w.varint(*number);
     }
+    write_key_errors(counts.key_errors, w);
 }
 
-pub(crate) fn read_counts(r: &mut Reader<'_>) -> Result<BlockCounts, CodecError> {
-    let mut three = |field| -> Result<[u64; Intensity::COUNT], CodecError> {
-        Ok([r.varint(field)?, r.varint(field)?, r.varint(field)?])
-    };
-    Ok(BlockCounts { key: three("key counts")?, test: three("test counts")?, test_errors: three("test errors")? })
+/// Counts as version 2 writes them; version 1 had no errors of the key basis.
+pub(crate) fn read_counts(r: &mut Reader<'_>, version: u8) -> Result<BlockCounts, CodecError> {
+    Ok(BlockCounts {
+        key: read_three(r, "key counts")?,
+        test: read_three(r, "test counts")?,
+        test_errors: read_three(r, "test errors")?,
+        key_errors: if version == 1 { None } else { read_key_errors(r)? },
+    })
+}
+
+pub(crate) fn write_key_errors(errors: Option<[u64; Intensity::COUNT]>, w: &mut Writer) {
+    w.u8(u8::from(errors.is_some()));
+    errors.iter().flatten().for_each(|number| _ = w.varint(*number));
+}
+
+pub(crate) fn read_key_errors(r: &mut Reader<'_>) -> Result<Option<[u64; Intensity::COUNT]>, CodecError> {
+    match r.u8("key errors")? {
+        0 => Ok(None),
+        1 => read_three(r, "key errors").map(Some),
+        _ => Err(CodecError::Value { field: "key errors" }),
+    }
+}
+
+fn read_three(r: &mut Reader<'_>, field: &'static str) -> Result<[u64; Intensity::COUNT], CodecError> {
+    Ok([r.varint(field)?, r.varint(field)?, r.varint(field)?])
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]

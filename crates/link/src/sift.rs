@@ -18,13 +18,13 @@ pub const QUEUE_MAX: usize = 1 << 20;
 
 /// Alice's record of what she prepared.
 pub trait Preparations: Send {
-    /// What was prepared in a slot.
-    fn prepare(&self, slot: Slot) -> Preparation;
+    /// What was prepared in each of these slots, in their order.
+    fn prepare(&self, slots: &[Slot]) -> Vec<Preparation>;
 }
 
 impl<F: Fn(Slot) -> Preparation + Send> Preparations for F {
-    fn prepare(&self, slot: Slot) -> Preparation {
-        self(slot)
+    fn prepare(&self, slots: &[Slot]) -> Vec<Preparation> {
+        slots.iter().map(|slot| self(*slot)).collect()
     }
 }
 
@@ -32,6 +32,8 @@ impl<F: Fn(Slot) -> Preparation + Send> Preparations for F {
 #[derive(Debug)]
 pub(crate) struct Filling {
     pub(crate) key: Bits,
+    /// Intensity of each bit of the key.
+    pub(crate) intensities: Vec<Intensity>,
     pub(crate) counts: BlockCounts,
     pub(crate) slots: Span,
     target: usize,
@@ -48,7 +50,13 @@ impl Filling {
     pub(crate) fn new(block_bits: u32) -> Self {
         let target = usize::try_from(block_bits).expect("32 bits fit a usize");
         let key = Bits::with_capacity(target);
-        Self { key, counts: BlockCounts::default(), slots: Span::default(), target }
+        Self {
+            key,
+            intensities: Vec::with_capacity(target),
+            counts: BlockCounts::default(),
+            slots: Span::default(),
+            target,
+        }
     }
 
     pub(crate) fn full(&self) -> bool {
@@ -63,12 +71,12 @@ impl Filling {
     ) -> (SiftAnswer, Vec<(bool, Intensity)>) {
         let mut answer = SiftAnswer { matched: Bits::with_capacity(FRAME_DETECTIONS_MAX), intensities: Vec::new() };
         let mut test = Vec::new();
-        for (slot, basis) in &announcement.detections {
+        let slots: Vec<Slot> = announcement.detections.iter().map(|(slot, _)| *slot).collect();
+        for ((slot, basis), prepared) in announcement.detections.iter().zip(source.prepare(&slots)) {
             if self.full() {
                 break;
             }
             self.slots.reach(*slot);
-            let prepared = source.prepare(*slot);
             answer.matched.push(prepared.basis == *basis);
             if prepared.basis == *basis {
                 answer.intensities.push(prepared.intensity);
@@ -120,6 +128,7 @@ impl Filling {
         match basis {
             Basis::Key => {
                 self.key.push(bit);
+                self.intensities.push(intensity);
                 self.counts.key[intensity.index()] += 1;
             }
             Basis::Test => self.counts.test[intensity.index()] += 1,
@@ -176,6 +185,11 @@ impl Queue {
     /// Puts what was not taken back in front.
     pub(crate) fn give_back(&mut self, rest: &[Detection]) {
         rest.iter().rev().for_each(|detection| self.waiting.push_front(*detection));
+    }
+
+    /// Drops what waits; the session goes on.
+    pub(crate) fn forget_waiting(&mut self) {
+        self.waiting.clear();
     }
 
     /// A new session: what waited belongs to an older one.

@@ -1,88 +1,89 @@
 //! Bob's half of the protocol: he announces, corrects, and files what Alice committed.
 
+use core::time::Duration;
+use std::collections::BTreeMap;
+
 use crypto::secret::SecretBytes;
 use crypto::tag::{Tag, TagVerified};
 use types::id::BlockSeq;
-use types::quantum::Detection;
+use types::quantum::{Detection, Intensity, ReceiverReading};
 use types::units::{BitLen, Time};
 
-use super::SecretBlock;
 use super::durable::{self, Pending, refill_len};
-use super::shared::{Shared, split_output};
+use super::shared::{Shared, Subject, split_output};
+use super::{SecretBlock, in_flight_max};
 use crate::amplify;
 use crate::authenticate::piece_len;
 use crate::bits::Bits;
+use crate::distil::{self, Mode};
 use crate::error::{Error, Misbehaviour};
-use crate::estimate;
-use crate::message::{Announcement, Finish, Hello, Message, SiftAnswer, Verdict};
-use crate::reconcile::cascade::Corrector;
-use crate::record::{AbortCause, BlockRecord, Outcome};
+use crate::estimate::{self, Distilled};
+use crate::message::{Announcement, Estimate, Finish, Hello, Kind, Message, SiftAnswer, Step, Verdict};
+use crate::proof::BlockCounts;
+use crate::reconcile::Correction;
+use crate::record::{AbortCause, Outcome};
 use crate::sift::{Filling, Queue};
 use crate::verify::{self, KeyHash, KeysAgree};
 
 /// Bob's state beside what both roles have.
 pub(super) struct Bob {
-    state: State,
+    phase: Phase,
     session: Option<u64>,
     queue: Queue,
+    /// The block that takes detections.
+    gathering: Option<Gathering>,
+    /// Full blocks, each on its own.
+    blocks: BTreeMap<BlockSeq, State>,
     /// A confirmed block whose fate only Alice knows.
     pending: Option<Pending>,
     /// Nothing is announced before this time: Alice refused.
     retry: Option<Time>,
+    /// Shortest time from an announcement to its answer on this connection.
+    round_trip: Option<Duration>,
 }
 
-enum State {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
     Offline,
     Greeting,
+    /// Waits for the fate of a block that was pending before the connection.
     Resolving,
-    Idle,
-    Opening(Opening),
-    Gathering(Gathering),
-    Announced(Announced),
-    Estimating(Gathering),
+    Online,
+}
+
+/// A block that fills.
+struct Gathering {
+    block: BlockSeq,
+    filling: Filling,
+    /// The frame that Alice has not answered yet, and when it left.
+    announced: Option<(Vec<Detection>, Time)>,
+}
+
+/// A full block.
+enum State {
+    /// Waits for Alice's estimate.
+    Estimating(Filling),
     Reconciling(Reconciling),
     Verifying(Verifying),
     Finishing(Finishing),
-    Committing,
 }
 
-/// Waits for Alice to agree to a block.
-struct Opening {
-    block: BlockSeq,
-    counter: u64,
-}
-
-/// Counters of the tags that will end the block.
-#[derive(Clone, Copy)]
-struct Counters {
-    ours: u64,
-    theirs: u64,
-}
-
-/// Waits for detections, or, with a full block, for Alice's estimate.
-struct Gathering {
-    counters: Counters,
-    filling: Filling,
-}
-
-/// Waits for the answer to a frame.
-struct Announced {
-    counters: Counters,
-    filling: Filling,
-    frame: Vec<Detection>,
-}
+/// Bob's key as it was sifted, where the proof asks for its errors by intensity.
+type Sifted = Option<(Bits, Vec<Intensity>)>;
 
 /// Waits for parities.
 struct Reconciling {
-    counters: Counters,
-    filling: Filling,
-    corrector: Corrector,
+    counts: BlockCounts,
+    distilled: Distilled,
+    sifted: Sifted,
+    correction: Correction,
 }
 
 /// Waits for the hash of Alice's key.
 struct Verifying {
-    counters: Counters,
-    filling: Filling,
+    counts: BlockCounts,
+    distilled: Distilled,
+    sifted: Sifted,
     key: Bits,
     parities: u64,
     corrected: u64,
@@ -90,8 +91,8 @@ struct Verifying {
 
 /// Waits for `Finish`.
 struct Finishing {
-    counters: Counters,
-    filling: Filling,
+    counts: BlockCounts,
+    distilled: Distilled,
     key: Bits,
     parities: u64,
     agree: KeysAgree,
@@ -99,11 +100,20 @@ struct Finishing {
 
 impl Bob {
     pub(super) fn new(pending: Option<Pending>) -> Self {
-        Self { state: State::Offline, session: None, queue: Queue::default(), pending, retry: None }
+        Self {
+            phase: Phase::Offline,
+            session: None,
+            queue: Queue::default(),
+            gathering: None,
+            blocks: BTreeMap::new(),
+            pending,
+            retry: None,
+            round_trip: None,
+        }
     }
 
     pub(super) fn online(&self) -> bool {
-        !matches!(self.state, State::Offline)
+        self.phase != Phase::Offline
     }
 
     pub(super) fn connect(&mut self, shared: &mut Shared, now: Time) {
@@ -111,15 +121,17 @@ impl Bob {
             self.disconnect();
             shared.go_offline(AbortCause::ConnectionLost);
         }
-        self.state = State::Greeting;
-        self.retry = None;
+        self.phase = Phase::Greeting;
         shared.greet(now, self.pending.as_ref().map(|pending| pending.record.block));
     }
 
     /// A frame under way is lost with the connection: Alice may have taken its slots, and no slot makes two bits.
     pub(super) fn disconnect(&mut self) {
-        self.state = State::Offline;
+        self.phase = Phase::Offline;
+        self.gathering = None;
+        self.blocks.clear();
         self.retry = None;
+        self.round_trip = None;
     }
 
     pub(super) fn receive(&mut self, session: u64) {
@@ -127,126 +139,244 @@ impl Bob {
         self.queue.clear();
     }
 
-    pub(super) fn detect(&mut self, detections: Vec<Detection>) -> Result<(), Error> {
+    /// Judges a reading. Light received under a suspicion that leaves the proof's assumptions makes no key.
+    pub(super) fn read(&mut self, shared: &mut Shared, reading: &ReceiverReading) {
+        let alarms = shared.watch.receiver(reading);
+        shared.alarm(alarms);
+        if !shared.watch.trusts_light() {
+            self.queue.forget_waiting();
+            // A block that is pending stays: Alice may have committed it.
+            for block in shared.in_progress() {
+                shared.abort(block, AbortCause::Alarm);
+            }
+            self.gathering = None;
+            self.blocks.clear();
+        }
+    }
+
+    pub(super) fn detect(&mut self, shared: &Shared, detections: Vec<Detection>) -> Result<(), Error> {
         if self.session.is_none() {
             return Err(Error::ApiMisuse { what: "detections outside a session" });
         }
-        if self.queue.push(detections) { Ok(()) } else { Err(Error::ApiMisuse { what: "slots that do not ascend" }) }
-    }
-
-    pub(super) fn retry(&self) -> Option<Time> {
-        self.retry.filter(|_| matches!(self.state, State::Idle | State::Gathering(_)))
-    }
-
-    /// Goes on by itself where it can: opens a block, announces a frame.
-    pub(super) fn advance(&mut self, shared: &mut Shared, now: Time) {
-        let (Some(session), true) = (self.session, self.queue.len() > 0) else { return };
-        if self.retry.is_some_and(|retry| now < retry) {
-            return;
+        if !self.queue.push(detections) {
+            return Err(Error::ApiMisuse { what: "slots that do not ascend" });
         }
-        self.retry = None;
-        self.state = match core::mem::replace(&mut self.state, State::Offline) {
-            State::Idle if shared.sending.left() > 0 && !shared.backlog() => {
-                let (block, counter) = (shared.next_block, shared.sending.marks().next);
-                shared.send(&Message::Open { block, counter });
-                shared.await_answer(now, "agreement to a block");
-                State::Opening(Opening { block, counter })
-            }
-            State::Gathering(state) => {
-                let frame = self.queue.frame();
-                let detections = frame.iter().map(|detection| (detection.slot, detection.basis)).collect();
-                shared.send(&Message::Sift(Announcement { session, detections }));
-                shared.await_answer(now, "the answer to an announcement");
-                State::Announced(Announced { counters: state.counters, filling: state.filling, frame })
-            }
-            other => other,
-        };
-    }
-
-    pub(super) fn handle(&mut self, shared: &mut Shared, now: Time, message: Message) -> Result<(), Error> {
-        shared.await_nothing();
-        let state = core::mem::replace(&mut self.state, State::Offline);
-        let name = state.name();
-        self.state = match (state, message) {
-            (State::Greeting, Message::Hello(hello)) => self.greeted(shared, now, &hello)?,
-            (State::Greeting, Message::OtherVersion(version)) => return Err(Shared::other_version(version)),
-            (State::Resolving | State::Committing, Message::Verdict(verdict)) => self.resolve(shared, &verdict)?,
-            (State::Opening(state), Message::Opened { block, counter }) => state.opened(shared, block, counter)?,
-            (State::Opening(state), Message::Abort { cause }) => {
-                let record = BlockRecord::begin(state.block, shared.config.proof, shared.config.security);
-                shared.report_aborted(record, cause);
-                self.retry = Some(now.after(RETRY));
-                State::Idle
-            }
-            (State::Announced(state), Message::SiftAnswer(answer)) => self.sifted(state, shared, now, &answer)?,
-            (State::Announced(state), Message::Refused { session }) => self.refused(state, now, session),
-            (State::Estimating(state), Message::Estimate { test_errors, seed }) => {
-                state.estimate(shared, now, test_errors, seed)?
-            }
-            (State::Reconciling(state), Message::Parities(parities)) => state.correct(shared, now, &parities)?,
-            (State::Verifying(state), Message::Verify(hash)) => state.compare(shared, now, &hash),
-            (State::Finishing(state), Message::Finish(finish)) => self.finish(state, shared, now, &finish)?,
-            (State::Estimating(_) | State::Finishing(_), Message::Abort { cause }) => {
-                shared.abort(cause);
-                State::Idle
-            }
-            (_, message) => return Err(Misbehaviour::OutOfTurn { got: message.kind(), state: name }.into()),
-        };
+        if !shared.watch.trusts_light() {
+            self.queue.forget_waiting();
+        }
         Ok(())
     }
 
-    fn greeted(&mut self, shared: &mut Shared, now: Time, hello: &Hello) -> Result<State, Error> {
-        shared.check_greeting(hello)?;
-        if self.pending.is_none() {
-            return Ok(State::Idle);
-        }
-        shared.await_answer(now, "the verdict on a block");
-        Ok(State::Resolving)
+    pub(super) fn retry(&self) -> Option<Time> {
+        self.retry.filter(|_| self.phase == Phase::Online)
     }
 
-    fn sifted(
-        &mut self,
-        mut state: Announced,
-        shared: &mut Shared,
-        now: Time,
-        answer: &SiftAnswer,
-    ) -> Result<State, Error> {
-        let test = state.filling.learn(&state.frame, answer)?;
-        self.queue.give_back(&state.frame[answer.matched.len()..]);
-        shared.send(&Message::TestBits(test));
-        shared.note_filling(&state.filling, (self.queue.len() as u64, self.queue.dropped));
-        let gathering = Gathering { counters: state.counters, filling: state.filling };
-        if gathering.filling.full() {
-            shared.await_answer(now, "the estimate");
-            return Ok(State::Estimating(gathering));
+    /// Goes on by itself where it can: announces the next frame, if need be as the first of a new block.
+    pub(super) fn advance(&mut self, shared: &mut Shared, now: Time) {
+        let (Some(session), true) = (self.session, self.queue.len() > 0) else { return };
+        if self.phase != Phase::Online || self.retry.is_some_and(|retry| now < retry) {
+            return;
         }
-        Ok(State::Gathering(gathering))
+        self.retry = None;
+        if self.gathering.is_none() {
+            let room = self.blocks.len() < in_flight_max(shared.config.decoy.block_bits);
+            if !room || shared.sending.left() == 0 || shared.backlog() {
+                return;
+            }
+            let block = shared.next_block;
+            if shared.begin(block).is_err() {
+                return;
+            }
+            let filling = Filling::new(shared.config.decoy.block_bits);
+            self.gathering = Some(Gathering { block, filling, announced: None });
+        }
+        let Some(gathering) = self.gathering.as_mut().filter(|gathering| gathering.announced.is_none()) else { return };
+        let frame = self.queue.frame();
+        let detections = frame.iter().map(|detection| (detection.slot, detection.basis)).collect();
+        gathering.announced = Some((frame, now));
+        shared.send(gathering.block, Step::Sift(Announcement { session, detections }));
+        shared.await_answer(now, Subject::Block(gathering.block), "the answer to an announcement");
+    }
+
+    pub(super) fn handle(&mut self, shared: &mut Shared, now: Time, message: Message) -> Result<(), Error> {
+        let out_of_turn = |got, state| Err(Misbehaviour::OutOfTurn { got, state }.into());
+        match (self.phase, message) {
+            (Phase::Greeting, Message::Hello(hello)) => self.greeted(shared, now, &hello),
+            (Phase::Greeting, Message::OtherVersion(version)) => Err(Shared::other_version(version)),
+            (Phase::Resolving | Phase::Online, Message::Verdict(verdict)) if self.pending.is_some() => {
+                self.resolve(shared, &verdict)
+            }
+            (Phase::Online, Message::Block(block, step)) => self.step(shared, now, block, step),
+            (Phase::Greeting, message) => out_of_turn(message.kind(), "greeting"),
+            (Phase::Resolving, message) => out_of_turn(message.kind(), "waiting for a verdict"),
+            (_, message) => out_of_turn(message.kind(), "online"),
+        }
+    }
+
+    fn greeted(&mut self, shared: &mut Shared, now: Time, hello: &Hello) -> Result<(), Error> {
+        shared.check_greeting(hello)?;
+        shared.answered(Subject::Line);
+        if self.pending.is_none() {
+            self.phase = Phase::Online;
+        } else {
+            self.phase = Phase::Resolving;
+            shared.await_answer(now, Subject::Verdict, "the verdict on a block");
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, shared: &mut Shared, now: Time, block: BlockSeq, step: Step) -> Result<(), Error> {
+        shared.answered(Subject::Block(block));
+        let kind = step.kind();
+        let step = match step {
+            Step::SiftAnswer(answer) => return self.sifted(shared, now, block, &answer),
+            Step::Refused { session } => return self.refused(now, block, session),
+            Step::Abort { cause } => return self.aborted(shared, now, block, cause),
+            step => step,
+        };
+        let next = match (self.blocks.remove(&block), step) {
+            (Some(State::Estimating(filling)), Step::Estimate(estimate)) => {
+                self.estimate(shared, now, block, filling, &estimate)?
+            }
+            (Some(State::Reconciling(state)), Step::Parities(parities)) => {
+                state.correct(shared, now, block, &parities)?
+            }
+            (Some(State::Verifying(state)), Step::Verify(hash)) => match state.compare(shared, now, block, &hash) {
+                Some(state) => state,
+                None => return Ok(()),
+            },
+            (Some(State::Finishing(state)), Step::Finish(finish)) if self.pending.is_none() => {
+                return self.finish(state, shared, now, block, &finish);
+            }
+            (Some(state), _) => return Err(Misbehaviour::OutOfTurn { got: kind, state: state.name() }.into()),
+            (None, _) => return Err(Misbehaviour::OutOfTurn { got: kind, state: "not in this block" }.into()),
+        };
+        self.blocks.insert(block, next);
+        Ok(())
+    }
+
+    fn sifted(&mut self, shared: &mut Shared, now: Time, block: BlockSeq, answer: &SiftAnswer) -> Result<(), Error> {
+        let out_of_turn = Misbehaviour::OutOfTurn { got: Kind::SiftAnswer, state: "not sifting" };
+        let gathering = self.gathering.as_mut().filter(|gathering| gathering.block == block).ok_or(out_of_turn)?;
+        let (frame, left_at) = gathering.announced.take().ok_or(out_of_turn)?;
+        let round_trip = now.since(left_at);
+        self.round_trip = Some(self.round_trip.map_or(round_trip, |shortest| shortest.min(round_trip)));
+        let test = gathering.filling.learn(&frame, answer)?;
+        self.queue.give_back(&frame[answer.matched.len()..]);
+        shared.send(block, Step::TestBits(test));
+        shared.note_filling(block, &gathering.filling, (self.queue.len() as u64, self.queue.dropped));
+        if gathering.filling.full()
+            && let Some(Gathering { filling, .. }) = self.gathering.take()
+        {
+            shared.await_answer(now, Subject::Block(block), "the estimate");
+            self.blocks.insert(block, State::Estimating(filling));
+        }
+        Ok(())
     }
 
     /// Alice is in another session. A later one makes ours worthless; otherwise she will soon be told.
-    fn refused(&mut self, state: Announced, now: Time, theirs: Option<u64>) -> State {
+    fn refused(&mut self, now: Time, block: BlockSeq, theirs: Option<u64>) -> Result<(), Error> {
+        let out_of_turn = Misbehaviour::OutOfTurn { got: Kind::Refused, state: "not sifting" };
+        let gathering = self.gathering.as_mut().filter(|gathering| gathering.block == block).ok_or(out_of_turn)?;
+        let (frame, _) = gathering.announced.take().ok_or(out_of_turn)?;
         if theirs > self.session {
             self.session = None;
             self.queue.clear();
         } else {
-            self.queue.give_back(&state.frame);
+            self.queue.give_back(&frame);
             self.retry = Some(now.after(RETRY));
         }
-        State::Gathering(Gathering { counters: state.counters, filling: state.filling })
+        Ok(())
+    }
+
+    /// Alice gives a block up. One that she did not even begin leaves its detections for later.
+    fn aborted(&mut self, shared: &mut Shared, now: Time, block: BlockSeq, cause: AbortCause) -> Result<(), Error> {
+        if self.pending.as_ref().is_some_and(|pending| pending.record.block == block) {
+            return Err(Misbehaviour::Contradiction { field: "abort of a finished block" }.into());
+        }
+        if let Some(gathering) = self.gathering.take_if(|gathering| gathering.block == block) {
+            if let (0, Some((frame, _))) = (estimate::sifted(&gathering.filling.counts), gathering.announced) {
+                self.queue.give_back(&frame);
+            }
+            self.retry = Some(now.after(RETRY));
+        }
+        self.blocks.remove(&block);
+        shared.give_up(block, cause);
+        Ok(())
+    }
+
+    /// Takes Alice's word for the errors of the test basis, which its tag will hold her to, and does what she chose.
+    fn estimate(
+        &self,
+        shared: &mut Shared,
+        now: Time,
+        block: BlockSeq,
+        mut filling: Filling,
+        estimate: &Estimate,
+    ) -> Result<State, Error> {
+        if estimate.test_errors.iter().zip(&filling.counts.test).any(|(errors, bits)| errors > bits) {
+            return Err(Misbehaviour::Contradiction { field: "test errors" }.into());
+        }
+        filling.counts.test_errors = estimate.test_errors;
+        let counts = filling.counts;
+        let mode = estimate.mode;
+        if estimate::choose_mode(&shared.config, &counts) != Some(mode) {
+            return Err(Misbehaviour::Contradiction { field: "mode" }.into());
+        }
+        let alarms = shared.watch.block(&counts, estimate::promises_key(&shared.config, &counts));
+        shared.alarm(alarms);
+        let record = shared.record(block);
+        (record.counts, record.mode) = (counts, mode);
+        let mut key = core::mem::take(&mut filling.key);
+        let asked = mode == Mode::OneWay && estimate::wants_key_errors(&shared.config);
+        let sifted = asked.then(|| (key.clone(), core::mem::take(&mut filling.intensities)));
+        match mode {
+            Mode::AdvantageDistillation { group } => {
+                let group = usize::try_from(group).expect("a group is small");
+                key = distil::shuffled(&key, estimate.seed);
+                let kept = distil::agreeing(&key, group, &estimate.differences)?;
+                key = distil::first_bits(&key, group, &kept)?;
+                shared.send(block, Step::Kept(kept));
+                if key.is_empty() {
+                    return Err(Misbehaviour::Contradiction { field: "differences" }.into());
+                }
+            }
+            _ if !estimate.differences.is_empty() => {
+                return Err(Misbehaviour::Contradiction { field: "differences" }.into());
+            }
+            _ => {}
+        }
+        let distilled = Distilled { mode, bits: key.len() as u64 };
+        let qber_ppm = estimate::expected_qber_ppm(&counts, shared.last_errors, mode);
+        let correction = Correction::new(
+            &key,
+            estimate.seed,
+            qber_ppm,
+            shared.config.reconciliation,
+            self.round_trip.unwrap_or_default(),
+        );
+        Reconciling { counts, distilled, sifted, correction }.ask(shared, now, block)
     }
 
     /// Checks everything that Alice says of the block, makes its output and holds it.
-    fn finish(&mut self, state: Finishing, shared: &mut Shared, now: Time, finish: &Finish) -> Result<State, Error> {
-        let verified = shared.check_finish(finish, state.counters.theirs)?;
+    fn finish(
+        &mut self,
+        state: Finishing,
+        shared: &mut Shared,
+        now: Time,
+        block: BlockSeq,
+        finish: &Finish,
+    ) -> Result<(), Error> {
+        let verified = shared.check_finish(block, finish)?;
+        let Finishing { counts, distilled, key, parities, agree } = state;
         let wrong = |field| Err(Misbehaviour::Contradiction { field }.into());
-        let counts = state.filling.counts;
         if finish.counts != counts {
             return wrong("counts");
         }
-        if finish.leak != estimate::leak(&shared.config, &counts, state.parities).0 {
+        if finish.leak != estimate::leak(&shared.config, distilled.bits, parities).0 {
             return wrong("leak");
         }
-        let allowed = estimate::secret_bits(&shared.config, &counts, state.parities);
+        let allowed = estimate::secret_bits(&shared.config, &counts, distilled, parities);
         if allowed.is_none_or(|allowed| finish.secret_bits > allowed) {
             return wrong("key length");
         }
@@ -254,11 +384,15 @@ impl Bob {
         if refill_len(finish.refill) >= secret_bytes {
             return wrong("refill");
         }
-        if finish.seed.len() != amplify::seed_len(state.key.len(), 8 * secret_bytes) {
+        if finish.seed.len() != amplify::seed_len(key.len(), 8 * secret_bytes) {
             return wrong("seed length");
         }
-        let output = amplify(&state.key, &finish.seed, secret_bytes, state.agree);
-        Ok(self.hold(shared, now, state.counters, finish, output, verified))
+        if shared.sending.left() == 0 {
+            return Err(Error::Exhausted { what: "authentication key" });
+        }
+        let output = amplify(&key, &finish.seed, secret_bytes, agree);
+        self.hold(shared, now, block, finish, output, verified);
+        Ok(())
     }
 
     /// Makes the block durable as undecided, then confirms it.
@@ -266,18 +400,19 @@ impl Bob {
         &mut self,
         shared: &mut Shared,
         now: Time,
-        counters: Counters,
+        block: BlockSeq,
         finish: &Finish,
         output: SecretBytes,
         _verified: TagVerified,
-    ) -> State {
-        shared.note_spent();
-        let tag: Tag = shared.tag_confirm(counters.ours);
-        shared.receiving.spend(counters.theirs + 1);
-        shared.sending.spend(counters.ours + 1);
+    ) {
+        shared.note_spent(block);
+        let counter = shared.sending.marks().next;
+        let tag: Tag = shared.tag_confirm(block, counter);
+        shared.receiving.spend(finish.counter + 1);
+        shared.sending.spend(counter + 1);
         let keep_from = shared.sending.marks().next;
         let mut changes = shared.sending.destroy_spent(&shared.config.link, keep_from);
-        let mut record = shared.block.take().expect("the block to hold is in progress").record;
+        let mut record = shared.take_record(block);
         record.secret = BitLen(8 * output.len() as u64);
         record.kept = BitLen(8 * refill_len(finish.refill) as u64);
         let pending = Pending { record, refill: finish.refill, output };
@@ -285,20 +420,21 @@ impl Bob {
         changes.push(durable::put_pending(&shared.config.link, &pending));
         shared.persist(changes);
         self.pending = Some(pending);
-        shared.send_when_durable(Message::Confirm { tag }.encode());
-        shared.await_answer(now, "the verdict on a block");
-        State::Committing
+        shared.send_when_durable(Message::Block(block, Step::Confirm { counter, tag }).encode());
+        shared.await_answer(now, Subject::Verdict, "the verdict on a block");
     }
 
     /// Files or drops the block that waits for this verdict.
-    fn resolve(&mut self, shared: &mut Shared, verdict: &Verdict) -> Result<State, Error> {
+    fn resolve(&mut self, shared: &mut Shared, verdict: &Verdict) -> Result<(), Error> {
         let _verified: TagVerified = shared.check_verdict(verdict)?;
-        let pending = self.pending.take().expect("a verdict is awaited only for a block that is held");
+        let pending = self.pending.take().expect("a verdict is taken only for a block that is held");
         let block = pending.record.block;
         if verdict.up_to < block {
             self.pending = Some(pending);
             return Err(Misbehaviour::Contradiction { field: "verdict" }.into());
         }
+        shared.answered(Subject::Verdict);
+        self.phase = Phase::Online;
         let link = shared.config.link.clone();
         shared.receiving.spend(verdict.counter + 1);
         let keep_from = shared.receiving.marks().next;
@@ -307,7 +443,7 @@ impl Bob {
             let ([theirs, ours], key) = split_output(pending.output, pending.refill.map(piece_len));
             changes.extend(shared.receiving.append(&link, theirs));
             changes.extend(shared.sending.append(&link, ours));
-            let record = BlockRecord { outcome: Outcome::Filed, ..pending.record };
+            let record = crate::record::BlockRecord { outcome: Outcome::Filed, ..pending.record };
             let block = SecretBlock { seq: block, key, record };
             changes.push(shared.state_change(None, None));
             changes.push(durable::put_committed(&link, &block));
@@ -319,104 +455,62 @@ impl Bob {
             shared.persist(changes);
             shared.report_aborted(pending.record, AbortCause::NotCommitted);
         }
-        Ok(State::Idle)
-    }
-}
-
-impl Opening {
-    fn opened(self, shared: &mut Shared, block: BlockSeq, theirs: u64) -> Result<State, Error> {
-        if block != self.block {
-            return Err(Misbehaviour::Contradiction { field: "block number" }.into());
-        }
-        shared.receiving.usable(theirs)?;
-        shared.receiving.usable(theirs.saturating_add(1))?;
-        shared.begin(block, [theirs, self.counter])?;
-        let counters = Counters { ours: self.counter, theirs };
-        Ok(State::Gathering(Gathering { counters, filling: Filling::new(shared.config.decoy.block_bits) }))
-    }
-}
-
-impl Gathering {
-    fn estimate(
-        mut self,
-        shared: &mut Shared,
-        now: Time,
-        test_errors: [u64; 3],
-        seed: [u8; 32],
-    ) -> Result<State, Error> {
-        if test_errors.iter().zip(&self.filling.counts.test).any(|(errors, bits)| errors > bits) {
-            return Err(Misbehaviour::Contradiction { field: "test errors" }.into());
-        }
-        self.filling.counts.test_errors = test_errors;
-        shared.record().counts = self.filling.counts;
-        let qber_ppm = estimate::expected_qber_ppm(&self.filling.counts, shared.last_errors);
-        let key = core::mem::take(&mut self.filling.key);
-        let corrector = Corrector::new(&key, seed, qber_ppm);
-        Reconciling { counters: self.counters, filling: self.filling, corrector }.ask(shared, now)
+        Ok(())
     }
 }
 
 impl Reconciling {
-    fn correct(mut self, shared: &mut Shared, now: Time, parities: &Bits) -> Result<State, Error> {
-        self.corrector.take(parities)?;
-        shared.record().leak = BitLen(self.corrector.disclosed() as u64);
-        self.ask(shared, now)
+    fn correct(mut self, shared: &mut Shared, now: Time, block: BlockSeq, parities: &Bits) -> Result<State, Error> {
+        self.correction.take(parities)?;
+        shared.record(block).leak = BitLen(self.correction.disclosed());
+        self.ask(shared, now, block)
     }
 
     /// Asks on, or says that all is asked.
-    fn ask(mut self, shared: &mut Shared, now: Time) -> Result<State, Error> {
-        if let Some(question) = self.corrector.question()? {
-            shared.send(&Message::Ask(question));
-            shared.await_answer(now, "parities");
+    fn ask(mut self, shared: &mut Shared, now: Time, block: BlockSeq) -> Result<State, Error> {
+        if let Some(question) = self.correction.question()? {
+            shared.send(block, Step::Ask(question));
+            shared.await_answer(now, Subject::Block(block), "parities");
             return Ok(State::Reconciling(self));
         }
-        let parities = self.corrector.disclosed() as u64;
-        let corrected = self.corrector.corrected() as u64;
-        shared.send(&Message::Corrected { parities });
-        shared.await_answer(now, "the hash of Alice's key");
-        let key = self.corrector.finish();
-        Ok(State::Verifying(Verifying { counters: self.counters, filling: self.filling, key, parities, corrected }))
+        let parities = self.correction.disclosed();
+        let corrected = self.correction.corrected();
+        shared.send(block, Step::Corrected { parities });
+        shared.await_answer(now, Subject::Block(block), "the hash of Alice's key");
+        let key = self.correction.finish();
+        let Self { counts, distilled, sifted, .. } = self;
+        Ok(State::Verifying(Verifying { counts, distilled, sifted, key, parities, corrected }))
     }
 }
 
 impl Verifying {
-    fn compare(self, shared: &mut Shared, now: Time, hash: &KeyHash) -> State {
-        let agree = verify::compare(&self.key, hash, shared.config.security.epsilon_correctness);
+    /// `None` if the keys differ: the block is given up.
+    fn compare(self, shared: &mut Shared, now: Time, block: BlockSeq, hash: &KeyHash) -> Option<State> {
+        let Self { mut counts, distilled, sifted, key, parities, corrected } = self;
+        let agree = verify::compare(&key, hash, shared.config.security.epsilon_correctness);
         // A number of corrections beyond the block's bits means that bits went back and forth; it stays in bounds.
-        let corrected = self.corrected.min(self.key.len() as u64);
-        shared.record().corrected = corrected;
-        shared.record().leak = estimate::leak(&shared.config, &self.filling.counts, self.parities);
-        shared.send(&Message::Verified { equal: agree.is_some(), corrected });
-        match agree {
-            Some(agree) => {
-                shared.last_errors = Some((corrected, self.key.len() as u64));
-                shared.await_answer(now, "the end of the block");
-                let Self { counters, filling, key, parities, .. } = self;
-                State::Finishing(Finishing { counters, filling, key, parities, agree })
-            }
-            None => {
-                shared.abort(AbortCause::VerificationFailed);
-                State::Idle
-            }
-        }
+        let corrected = corrected.min(key.len() as u64);
+        let key_errors = sifted.map(|(before, intensities)| errors_by_intensity(&before, &key, &intensities));
+        let key_errors = key_errors.filter(|_| agree.is_some());
+        shared.send(block, Step::Verified { equal: agree.is_some(), corrected, key_errors });
+        let Some(agree) = agree else {
+            shared.give_up(block, AbortCause::VerificationFailed);
+            return None;
+        };
+        counts.key_errors = key_errors;
+        shared.note_corrected(block, &counts, distilled, corrected, parities);
+        shared.await_answer(now, Subject::Block(block), "the end of the block");
+        Some(State::Finishing(Finishing { counts, distilled, key, parities, agree }))
     }
 }
 
 impl State {
     fn name(&self) -> &'static str {
         match self {
-            Self::Offline => "offline",
-            Self::Greeting => "greeting",
-            Self::Resolving => "waiting for a verdict",
-            Self::Idle => "idle",
-            Self::Opening(_) => "opening a block",
-            Self::Gathering(_) => "gathering detections",
-            Self::Announced(_) => "sifting",
             Self::Estimating(_) => "waiting for the estimate",
             Self::Reconciling(_) => "reconciling",
             Self::Verifying(_) => "verifying",
             Self::Finishing(_) => "waiting for the end of a block",
-            Self::Committing => "committing",
         }
     }
 }
@@ -427,5 +521,14 @@ fn amplify(key: &Bits, seed: &Bits, secret_bytes: usize, _agree: KeysAgree) -> S
     SecretBytes::from_vec(core::mem::take(&mut *output.to_bytes()))
 }
 
+/// Bits that reconciliation changed, by the intensity of their pulse.
+fn errors_by_intensity(before: &Bits, after: &Bits, intensities: &[Intensity]) -> [u64; Intensity::COUNT] {
+    let mut errors = [0; Intensity::COUNT];
+    for (at, intensity) in intensities.iter().enumerate() {
+        errors[intensity.index()] += u64::from(before.get(at) != after.get(at));
+    }
+    errors
+}
+
 /// How long Bob waits after a refusal.
-const RETRY: core::time::Duration = core::time::Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);

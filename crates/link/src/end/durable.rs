@@ -44,7 +44,7 @@ pub(super) struct Restored {
 impl State {
     pub(super) fn to_change(self, link: &LinkId) -> Change {
         let mut w = Writer::new();
-        w.u8(VERSION).u64(self.next_block.0);
+        w.u8(STATE_VERSION).u64(self.next_block.0);
         self.marks.iter().for_each(|marks| marks.write(&mut w));
         let (block, counter) = self.finished.unwrap_or_default();
         w.u8(u8::from(self.finished.is_some())).u64(block.0).u64(counter);
@@ -54,7 +54,9 @@ impl State {
 
     fn read(value: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::new(value);
-        version(&mut r)?;
+        if r.u8("version")? != STATE_VERSION {
+            return Err(CodecError::Value { field: "version" });
+        }
         let next_block = BlockSeq(r.u64("next block")?);
         let marks = [Marks::read(&mut r)?, Marks::read(&mut r)?];
         let flag = |r: &mut Reader<'_>| match r.u8("flag")? {
@@ -93,7 +95,7 @@ pub(super) fn delete_block(link: &LinkId, block: BlockSeq) -> Change {
 
 fn put_block(link: &LinkId, stage: u8, refill: [u64; 2], record: &BlockRecord, secret: SecretBytes) -> Change {
     let mut w = Writer::new();
-    w.u8(VERSION).u8(stage).u64(refill[0]).u64(refill[1]);
+    w.u8(BLOCK_VERSION).u8(stage).u64(refill[0]).u64(refill[1]);
     record.write(&mut w);
     Change::Put(Record {
         table: Table::LinkPending,
@@ -156,19 +158,18 @@ pub(super) fn refill_len(refill: [u64; 2]) -> usize {
 
 fn read_block(value: &[u8]) -> Result<(u8, [u64; 2], BlockRecord), CodecError> {
     let mut r = Reader::new(value);
-    version(&mut r)?;
+    let version = r.u8("version")?;
+    if !(1..=BLOCK_VERSION).contains(&version) {
+        return Err(CodecError::Value { field: "version" });
+    }
     let stage = r.u8("stage")?;
     let refill = [r.u64("refill")?, r.u64("refill")?];
     if refill.iter().any(|tags| *tags > PIECE_TAGS) {
         return Err(CodecError::Value { field: "refill" });
     }
-    let record = BlockRecord::read(&mut r)?;
+    let record = BlockRecord::read(&mut r, version)?;
     r.end()?;
     Ok((stage, refill, record))
-}
-
-fn version(r: &mut Reader<'_>) -> Result<(), CodecError> {
-    if r.u8("version")? == VERSION { Ok(()) } else { Err(CodecError::Value { field: "version" }) }
 }
 
 /// Link id and a zero, which no id contains.
@@ -184,6 +185,8 @@ fn block_key(link: &LinkId, block: BlockSeq) -> Vec<u8> {
     key
 }
 
-const VERSION: u8 = 1;
+const STATE_VERSION: u8 = 1;
+/// Version 1 had no mode of distillation; its blocks are read as one-way.
+const BLOCK_VERSION: u8 = 2;
 const STAGE_PENDING: u8 = 1;
 const STAGE_COMMITTED: u8 = 2;

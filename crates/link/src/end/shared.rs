@@ -1,6 +1,6 @@
-//! What both roles have: outputs and their order, authentication key, the record and transcript of the block.
+//! What both roles have: outputs and their order, authentication key, records and transcripts of the blocks.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crypto::domain::Domain;
 use crypto::hash::labelled;
@@ -15,10 +15,14 @@ use types::units::{BitLen, Time};
 use super::durable::{self, State};
 use super::{LinkConfig, Output, Progress, SecretBlock};
 use crate::authenticate::{SPENT_BITS, Stream, role_number};
+use crate::distil::Mode;
 use crate::error::{Error, Misbehaviour};
-use crate::message::{Finish, Hello, Kind, Message, PROTOCOL_VERSION, Verdict};
+use crate::estimate::{self, Distilled};
+use crate::message::{Finish, Hello, Kind, Message, PROTOCOL_VERSION, Step, Verdict};
+use crate::proof::BlockCounts;
 use crate::record::{AbortCause, BlockRecord, Outcome};
 use crate::sift::Filling;
+use crate::watch::{Alarm, Watch};
 
 /// State of an end that does not depend on its role.
 pub(super) struct Shared {
@@ -26,29 +30,38 @@ pub(super) struct Shared {
     pub(super) sending: Stream,
     pub(super) receiving: Stream,
     pub(super) next_block: BlockSeq,
-    /// The block in progress.
-    pub(super) block: Option<Block>,
-    /// Errors and bits of the last corrected block.
+    /// Errors and bits of the last block corrected without distillation.
     pub(super) last_errors: Option<(u64, u64)>,
+    pub(super) watch: Watch,
+    /// The blocks in progress.
+    blocks: BTreeMap<BlockSeq, Block>,
+    /// Blocks given up lately: the other end may not have heard of it.
+    given_up: VecDeque<BlockSeq>,
     outputs: VecDeque<Output>,
     /// Outputs that wait for a persist request to be durable.
     held: VecDeque<(u64, Output)>,
     persisted: u64,
     durable: u64,
     unfiled: BTreeSet<BlockSeq>,
-    deadline: Option<(Time, &'static str)>,
+    waits: BTreeMap<Subject, (Time, &'static str)>,
 }
 
-/// Record and transcript of the block in progress.
-pub(super) struct Block {
-    pub(super) record: BlockRecord,
-    transcript: Option<Transcript>,
+/// What an awaited answer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    /// The line: greetings.
+    Line,
+    /// A block.
+    Block(BlockSeq),
+    /// The verdict on the block that Bob holds.
+    Verdict,
 }
 
-/// Hashes over everything said about a block, one for each direction's tag.
-struct Transcript {
-    alice: Option<TagHasher>,
-    bob: Option<TagHasher>,
+/// Record and transcript of a block in progress.
+struct Block {
+    record: BlockRecord,
+    /// Everything said about it so far, each message with its sender and length.
+    transcript: Vec<u8>,
 }
 
 impl Shared {
@@ -59,18 +72,20 @@ impl Shared {
             Role::Bob => (bob, alice),
         };
         Self {
+            watch: Watch::new(&config.decoy),
             config,
             sending,
             receiving,
             next_block,
-            block: None,
             last_errors: None,
+            blocks: BTreeMap::new(),
+            given_up: VecDeque::new(),
             outputs: VecDeque::new(),
             held: VecDeque::new(),
             persisted: 0,
             durable: 0,
             unfiled: BTreeSet::new(),
-            deadline: None,
+            waits: BTreeMap::new(),
         }
     }
 
@@ -80,10 +95,10 @@ impl Shared {
 
     // --- Sending, and the order of disk and wire.
 
-    /// Sends a message now; it must say nothing that is not durable.
-    pub(super) fn send(&mut self, message: &Message) {
-        let wire = message.encode();
-        self.absorb(self.config.role, &wire);
+    /// Sends a step of a block now; it must say nothing that is not durable.
+    pub(super) fn send(&mut self, block: BlockSeq, step: Step) {
+        let wire = Message::Block(block, step).encode();
+        self.absorb(block, self.config.role, &wire);
         self.outputs.push_back(Output::Send(wire));
     }
 
@@ -144,20 +159,20 @@ impl Shared {
 
     // --- Time.
 
-    pub(super) fn await_answer(&mut self, now: Time, awaited: &'static str) {
-        self.deadline = Some((now.after(self.config.peer_timeout), awaited));
+    pub(super) fn await_answer(&mut self, now: Time, subject: Subject, awaited: &'static str) {
+        self.waits.insert(subject, (now.after(self.config.peer_timeout), awaited));
     }
 
-    pub(super) fn await_nothing(&mut self) {
-        self.deadline = None;
+    pub(super) fn answered(&mut self, subject: Subject) {
+        self.waits.remove(&subject);
     }
 
     pub(super) fn overdue(&mut self, now: Time) -> Option<&'static str> {
-        self.deadline.take_if(|(deadline, _)| now >= *deadline).map(|(_, awaited)| awaited)
+        self.waits.values().find(|(deadline, _)| now >= *deadline).map(|(_, awaited)| *awaited)
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.deadline.map(|(deadline, _)| deadline)
+        self.waits.values().map(|(deadline, _)| *deadline).min()
     }
 
     // --- The connection.
@@ -165,7 +180,7 @@ impl Shared {
     pub(super) fn greet(&mut self, now: Time, pending: Option<BlockSeq>) {
         let hello = Hello { pending, ..self.outline() };
         self.outputs.push_back(Output::Send(Message::Hello(hello).encode()));
-        self.await_answer(now, "the greeting");
+        self.await_answer(now, Subject::Line, "the greeting");
     }
 
     /// Our settings as a greeting states them.
@@ -186,6 +201,7 @@ impl Shared {
             decoy,
             security,
             proof: self.config.proof.name().to_owned(),
+            beyond_one_way: format!("{:?}", self.config.beyond_one_way),
             next_block: self.next_block,
             pending: None,
         }
@@ -196,11 +212,12 @@ impl Shared {
         let ours = self.outline();
         let hex = |digest: &[u8; 32]| digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>();
         let role = |role: Role| format!("{role:?}");
-        let settings: [(&'static str, String, String); 6] = [
+        let settings: [(&'static str, String, String); 7] = [
             ("link id", ours.link.clone(), theirs.link.clone()),
             ("role", role(opposite(ours.role)), role(theirs.role)),
             ("block size", ours.block_bits.to_string(), theirs.block_bits.to_string()),
             ("proof", ours.proof.clone(), theirs.proof.clone()),
+            ("beyond one-way", ours.beyond_one_way.clone(), theirs.beyond_one_way.clone()),
             ("decoy settings", hex(&ours.decoy), hex(&theirs.decoy)),
             ("security parameters", hex(&ours.security), hex(&theirs.security)),
         ];
@@ -227,41 +244,36 @@ impl Shared {
     }
 
     pub(super) fn go_offline(&mut self, cause: AbortCause) {
-        self.deadline = None;
+        self.waits.clear();
         // Messages of the lost connection are void; blocks are not.
         self.held.retain(|(_, output)| !matches!(output, Output::Send(_)));
-        self.abort(cause);
+        while let Some(block) = self.blocks.keys().next().copied() {
+            self.give_up(block, cause);
+        }
+        self.given_up.clear();
     }
 
-    // --- The block in progress.
+    // --- The blocks in progress.
 
-    /// Begins a block; `counters` are those of Alice's and Bob's tags at its end.
-    pub(super) fn begin(&mut self, block: BlockSeq, counters: [u64; 2]) -> Result<(), Error> {
+    /// Begins a block.
+    pub(super) fn begin(&mut self, block: BlockSeq) -> Result<(), Error> {
         let next = block.0.checked_add(1).ok_or(Error::Exhausted { what: "block numbers" })?;
         self.next_block = BlockSeq(next);
         let record = BlockRecord::begin(block, self.config.proof, self.config.security);
-        let hasher = |role: Role, counter: u64| -> Result<TagHasher, Error> {
-            let stream = if role == self.config.role { &self.sending } else { &self.receiving };
-            let mut hasher =
-                stream.hasher(counter, Domain::LinkTranscript).ok_or(Misbehaviour::TagCounter { counter })?;
-            hasher.update(&self.header(role, block, counters));
-            Ok(hasher)
-        };
-        let (alice, bob) = (hasher(Role::Alice, counters[0])?, hasher(Role::Bob, counters[1])?);
-        self.block = Some(Block { record, transcript: Some(Transcript { alice: Some(alice), bob: Some(bob) }) });
+        self.blocks.insert(block, Block { record, transcript: Vec::new() });
         Ok(())
     }
 
     /// Notes what sifting counted.
-    pub(super) fn note_filling(&mut self, filling: &Filling, progress: (u64, u64)) {
+    pub(super) fn note_filling(&mut self, block: BlockSeq, filling: &Filling, progress: (u64, u64)) {
         let (queued, dropped) = progress;
-        if let Some(block) = &mut self.block {
-            block.record.counts = filling.counts;
-            block.record.slots = filling.slots.len();
-        }
+        let record = self.record(block);
+        record.counts = filling.counts;
+        record.slots = filling.slots.len();
         self.outputs.push_back(Output::Progress(Progress {
             sifted: filling.counts.key.iter().sum(),
             block_bits: u64::from(self.config.decoy.block_bits),
+            in_flight: self.blocks.len() as u64,
             last_errors: self.last_errors,
             queued,
             dropped,
@@ -269,73 +281,144 @@ impl Shared {
         }));
     }
 
-    /// Gives the block in progress up.
-    pub(super) fn abort(&mut self, cause: AbortCause) {
-        if let Some(block) = self.block.take() {
-            self.report_aborted(block.record, cause);
+    /// Gives a block up here.
+    pub(super) fn give_up(&mut self, block: BlockSeq, cause: AbortCause) {
+        self.answered(Subject::Block(block));
+        if let Some(Block { record, .. }) = self.blocks.remove(&block) {
+            self.given_up.push_back(block);
+            if self.given_up.len() > GIVEN_UP_MAX {
+                self.given_up.pop_front();
+            }
+            self.report_aborted(record, cause);
         }
+    }
+
+    /// Gives a block up and tells the other end.
+    pub(super) fn abort(&mut self, block: BlockSeq, cause: AbortCause) {
+        self.send(block, Step::Abort { cause });
+        self.give_up(block, cause);
     }
 
     pub(super) fn report_aborted(&mut self, mut record: BlockRecord, cause: AbortCause) {
         record.outcome = Outcome::Aborted(cause);
         record.secret = BitLen(0);
         record.kept = BitLen(0);
-        self.outputs.push_back(Output::Aborted(record));
+        self.outputs.push_back(Output::Aborted(Box::new(record)));
     }
 
-    pub(super) fn record(&mut self) -> &mut BlockRecord {
-        &mut self.block.as_mut().expect("a block is in progress in the states that ask for its record").record
+    /// Whether the other end may still speak of a block that was given up here.
+    pub(super) fn was_given_up(&self, block: BlockSeq) -> bool {
+        self.given_up.contains(&block)
+    }
+
+    pub(super) fn record(&mut self, block: BlockSeq) -> &mut BlockRecord {
+        &mut self.blocks.get_mut(&block).expect("a block whose record is asked for is in progress").record
+    }
+
+    /// Notes what reconciliation did.
+    pub(super) fn note_corrected(
+        &mut self,
+        block: BlockSeq,
+        counts: &BlockCounts,
+        distilled: Distilled,
+        corrected: u64,
+        parities: u64,
+    ) {
+        if distilled.mode == Mode::OneWay {
+            self.last_errors = Some((corrected, distilled.bits));
+        }
+        let leak = estimate::leak(&self.config, distilled.bits, parities);
+        let record = self.record(block);
+        (record.mode, record.distilled) = (distilled.mode, BitLen(distilled.bits));
+        (record.counts, record.corrected, record.leak) = (*counts, corrected, leak);
+    }
+
+    /// A finished block leaves those in progress.
+    pub(super) fn take_record(&mut self, block: BlockSeq) -> BlockRecord {
+        self.answered(Subject::Block(block));
+        self.blocks.remove(&block).expect("a block that ends is in progress").record
+    }
+
+    pub(super) fn in_progress(&self) -> Vec<BlockSeq> {
+        self.blocks.keys().copied().collect()
+    }
+
+    // --- Alarms.
+
+    pub(super) fn alarm(&mut self, alarms: impl IntoIterator<Item = Alarm>) {
+        self.outputs.extend(alarms.into_iter().map(Output::Alarm));
     }
 
     // --- Tags.
 
     /// What came from the other end belongs to the transcript; a tagged message is added by its handler.
-    pub(super) fn received(&mut self, wire: &[u8], kind: Kind) {
+    pub(super) fn received(&mut self, block: BlockSeq, wire: &[u8], kind: Kind) {
         if !matches!(kind, Kind::Finish | Kind::Confirm) {
-            self.absorb(opposite(self.config.role), wire);
+            self.absorb(block, opposite(self.config.role), wire);
         }
     }
 
-    /// Adds a message of the block to both transcripts.
-    pub(super) fn absorb(&mut self, from: Role, wire: &[u8]) {
-        let Some(transcript) = self.block.as_mut().and_then(|block| block.transcript.as_mut()) else { return };
-        let mut frame = [role_number(from); 9];
-        frame[1..].copy_from_slice(&(wire.len() as u64).to_be_bytes());
-        for hasher in [&mut transcript.alice, &mut transcript.bob].into_iter().flatten() {
-            hasher.update(&frame);
-            hasher.update(wire);
-        }
+    /// Adds a message to its block's transcript.
+    fn absorb(&mut self, block: BlockSeq, from: Role, wire: &[u8]) {
+        let Some(block) = self.blocks.get_mut(&block) else { return };
+        block.transcript.push(role_number(from));
+        block.transcript.extend_from_slice(&(wire.len() as u64).to_be_bytes());
+        block.transcript.extend_from_slice(wire);
     }
 
-    /// Alice: sends `Finish` with the tag of `counter` once the counter is durable.
-    pub(super) fn tag_finish(&mut self, mut finish: Finish, counter: u64) {
-        let untagged = Message::Finish(Box::new(finish.clone())).encode();
-        self.absorb(Role::Alice, without_tag(&untagged));
-        let hasher = self.hasher_of(Role::Alice);
-        finish.tag = hasher.tag(self.sending.pad(counter).expect("the counter was found usable"));
-        self.send_when_durable(Message::Finish(Box::new(finish)).encode());
+    /// Alice: sends `Finish` with the tag of its counter once the counter is durable.
+    pub(super) fn tag_finish(&mut self, block: BlockSeq, mut finish: Finish) {
+        let untagged = Message::Block(block, Step::Finish(Box::new(finish.clone()))).encode();
+        self.absorb(block, Role::Alice, without_tag(&untagged));
+        let hasher = self.transcript_hasher(block, Role::Alice, finish.counter).expect("the counter was found usable");
+        finish.tag = hasher.tag(self.sending.pad(finish.counter).expect("the counter was found usable"));
+        self.send_when_durable(Message::Block(block, Step::Finish(Box::new(finish))).encode());
     }
 
     /// Bob: checks the tag of `Finish`.
-    pub(super) fn check_finish(&mut self, finish: &Finish, counter: u64) -> Result<TagVerified, Error> {
-        let wire = Message::Finish(Box::new(finish.clone())).encode();
-        self.absorb(Role::Alice, without_tag(&wire));
-        let hasher = self.hasher_of(Role::Alice);
-        let pad = self.receiving.pad(counter).ok_or(Misbehaviour::TagCounter { counter })?;
-        hasher.verify(pad, &finish.tag).map_err(|_| Misbehaviour::NotAuthentic { what: "Finish" }.into())
+    pub(super) fn check_finish(&mut self, block: BlockSeq, finish: &Finish) -> Result<TagVerified, Error> {
+        let counter = finish.counter;
+        self.receiving.usable(counter)?;
+        // The verdict's tag follows.
+        self.receiving.usable(counter.saturating_add(1))?;
+        let wire = Message::Block(block, Step::Finish(Box::new(finish.clone()))).encode();
+        self.absorb(block, Role::Alice, without_tag(&wire));
+        self.check_transcript(block, Role::Alice, counter, &finish.tag, "Finish")
     }
 
     /// Bob: his tag over the transcript.
-    pub(super) fn tag_confirm(&mut self, counter: u64) -> Tag {
-        let hasher = self.hasher_of(Role::Bob);
+    pub(super) fn tag_confirm(&mut self, block: BlockSeq, counter: u64) -> Tag {
+        let hasher = self.transcript_hasher(block, Role::Bob, counter).expect("the counter was found usable");
         hasher.tag(self.sending.pad(counter).expect("the counter was found usable"))
     }
 
     /// Alice: checks Bob's tag over the transcript.
-    pub(super) fn check_confirm(&mut self, tag: &Tag, counter: u64) -> Result<TagVerified, Error> {
-        let hasher = self.hasher_of(Role::Bob);
-        let pad = self.receiving.pad(counter).ok_or(Misbehaviour::TagCounter { counter })?;
-        hasher.verify(pad, tag).map_err(|_| Misbehaviour::NotAuthentic { what: "Confirm" }.into())
+    pub(super) fn check_confirm(&mut self, block: BlockSeq, counter: u64, tag: &Tag) -> Result<TagVerified, Error> {
+        self.receiving.usable(counter)?;
+        self.check_transcript(block, Role::Bob, counter, tag, "Confirm")
+    }
+
+    fn check_transcript(
+        &mut self,
+        block: BlockSeq,
+        from: Role,
+        counter: u64,
+        tag: &Tag,
+        what: &'static str,
+    ) -> Result<TagVerified, Error> {
+        let missing = Misbehaviour::TagCounter { counter };
+        let hasher = self.transcript_hasher(block, from, counter).ok_or(missing)?;
+        let pad = self.receiving.pad(counter).ok_or(missing)?;
+        hasher.verify(pad, tag).map_err(|_| Misbehaviour::NotAuthentic { what }.into())
+    }
+
+    /// Hash over everything said about a block, for the tag of one direction.
+    fn transcript_hasher(&self, block: BlockSeq, from: Role, counter: u64) -> Option<TagHasher> {
+        let stream = if from == self.config.role { &self.sending } else { &self.receiving };
+        let mut hasher = stream.hasher(counter, Domain::LinkTranscript)?;
+        hasher.update(&self.header(from, block, counter));
+        hasher.update(&self.blocks.get(&block)?.transcript);
+        Some(hasher)
     }
 
     /// Alice: the verdict's tag. The same verdict always has the same counter.
@@ -364,29 +447,19 @@ impl Shared {
         Some(hasher)
     }
 
-    fn hasher_of(&mut self, role: Role) -> TagHasher {
-        let transcript = self.block.as_mut().and_then(|block| block.transcript.as_mut());
-        let transcript = transcript.expect("a block in progress has a transcript");
-        let hasher = match role {
-            Role::Alice => transcript.alice.take(),
-            Role::Bob => transcript.bob.take(),
-        };
-        hasher.expect("each direction is tagged once in a block")
-    }
-
     /// What every transcript begins with: who says it, and on what both must agree.
-    fn header(&self, direction: Role, block: BlockSeq, counters: [u64; 2]) -> Vec<u8> {
+    fn header(&self, direction: Role, block: BlockSeq, counter: u64) -> Vec<u8> {
         let outline = self.outline();
         let mut w = Writer::new();
         w.u16(PROTOCOL_VERSION).bytes16(outline.link.as_bytes()).u8(role_number(direction));
         w.u32(outline.block_bits).put(&outline.decoy).put(&outline.security).bytes16(outline.proof.as_bytes());
-        w.u64(block.0).u64(counters[0]).u64(counters[1]);
+        w.bytes16(outline.beyond_one_way.as_bytes()).u64(block.0).u64(counter);
         w.finish()
     }
 
     /// Notes what the block's authentication spent.
-    pub(super) fn note_spent(&mut self) {
-        self.record().spent = BitLen(SPENT_BITS);
+    pub(super) fn note_spent(&mut self, block: BlockSeq) {
+        self.record(block).spent = BitLen(SPENT_BITS);
     }
 }
 
@@ -413,3 +486,5 @@ fn without_tag(wire: &[u8]) -> &[u8] {
 const UNFILED_MAX: usize = 16;
 /// How far the other end's block number may be ahead of ours.
 const BLOCK_LEAP_MAX: u64 = 1 << 16;
+/// Blocks given up that the other end may still speak of; more are not in flight.
+const GIVEN_UP_MAX: usize = 4 * super::IN_FLIGHT_MAX;

@@ -33,6 +33,32 @@ fn blocks_come_out_equal_over_many_seeds() {
     }
 }
 
+/// Block sizes, error rates and methods from the seed: keys equal or none, every parity charged, no pad used twice.
+#[test]
+fn two_thousand_seeds_keep_every_promise_slow_() {
+    let mut filed = 0;
+    let mut aborted = 0;
+    for seed in 0..2_000_u64 {
+        let bits = [1_500, 5_000, 12_000][(seed % 3) as usize];
+        let shape: pair::Shape = match seed / 3 % 3 {
+            0 => |config| config.reconciliation = Reconciliation::Cascade,
+            1 => |config| config.reconciliation = Reconciliation::Ldpc,
+            _ => |config| config.beyond_one_way = BeyondOneWay::AdvantageDistillation,
+        };
+        let mut pair = Pair::shaped(bits, seed, shape);
+        pair.qber = [0.0, 0.004, 0.012, 0.03, 0.08, 0.15][(seed / 9 % 6) as usize];
+        pair.run(1.1);
+        pair.check();
+        let [alice, bob] = &pair.nodes;
+        assert!(alice.errors.is_empty() && bob.errors.is_empty(), "seed {seed}: {:?} {:?}", alice.errors, bob.errors);
+        assert_eq!(alice.pool.len() + alice.aborted.len(), 1, "seed {seed}");
+        assert_eq!(alice.aborted.len(), bob.aborted.len(), "seed {seed}");
+        filed += alice.pool.len();
+        aborted += alice.aborted.len();
+    }
+    assert!(filed > 150 && aborted > 500, "{filed} filed, {aborted} given up");
+}
+
 #[test]
 fn the_reserve_is_kept_up_by_the_blocks() {
     let mut pair = Pair::new(BITS, 5);
@@ -79,7 +105,7 @@ fn a_flipped_bit_in_any_message_gives_no_key_and_the_next_block_works() {
     };
     // The first message of each kind, and the last of those that come often.
     let mut targets: Vec<usize> = Kind::ALL.iter().filter_map(|kind| clean.iter().position(|k| k == kind)).collect();
-    targets.extend([Kind::Sift, Kind::Parities, Kind::Ask].map(|kind| clean.iter().rposition(|k| *k == kind).unwrap()));
+    targets.extend([Kind::Parities, Kind::Ask].map(|kind| clean.iter().rposition(|k| *k == kind).unwrap()));
     for target in targets {
         for place in [1, 3] {
             let mut pair = Pair::new(BITS, 2);
@@ -95,7 +121,7 @@ fn a_flipped_bit_in_any_message_gives_no_key_and_the_next_block_works() {
             let kind = clean[target];
             // Bent before sifting, another attempt follows with the same detections. A verdict comes when the block
             // is decided, and the true one settles it after all.
-            let again = matches!(kind, Kind::Hello | Kind::Open | Kind::Opened);
+            let again = kind == Kind::Hello;
             let filed = usize::from(kind == Kind::Verdict);
             let errors: usize = pair.nodes.iter().map(|node| node.errors.len()).sum();
             let aborted = pair.nodes[0].aborted.len() + pair.nodes[1].aborted.len();
@@ -143,7 +169,7 @@ fn a_cut_at_any_message_files_at_both_or_neither() {
         pair.run(1.05);
         pair.kinds.iter().position(|kind| *kind == Kind::Verdict).unwrap()
     };
-    for cut in (0..verdict + 4).filter(|cut| *cut + 8 > verdict || cut % 80 == 0 || *cut < 5) {
+    for cut in (0..=verdict).filter(|cut| *cut + 8 > verdict || cut % 80 == 0 || *cut < 5) {
         let mut pair = Pair::new(BITS, 6);
         pair.bend = Some(Box::new(move |number, _, _| if number == cut { Fate::Cut } else { Fate::Arrives }));
         pair.run(1.05);
@@ -211,7 +237,7 @@ fn a_new_session_drops_what_waited_of_the_old_one() {
     pair.check();
     assert_eq!(pair.nodes[0].pool.len(), 1, "bits of both sessions fill one block");
     // Alice alone moves on: Bob's detections are refused until he is told.
-    let source = Box::new(|slot| pair::prepare(77, slot));
+    let source = Box::new(|slot| pair::prepare(77, slot, types::network::Decoys::Two));
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     pair.nodes[0].end.handle_input(pair.now, Input::Transmitting { session: 77, source }, &mut rng).unwrap();
     pair.run(1.2);
@@ -223,11 +249,12 @@ fn a_new_session_drops_what_waited_of_the_old_one() {
 #[test]
 fn different_settings_are_named() {
     type Change = fn(&mut LinkConfig);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 6] = [
         ("link id", |config| config.link = LinkId::new("a-c").unwrap()),
         ("role", |config| config.role = Role::Alice),
         ("block size", |config| config.decoy.block_bits = 30_000),
         ("decoy settings", |config| config.decoy.key_basis = 0.51),
+        ("beyond one-way", |config| config.beyond_one_way = BeyondOneWay::AdvantageDistillation),
         ("security parameters", |config| config.security.epsilon_secrecy = 1e-5),
     ];
     let mut rng = ChaCha20Rng::seed_from_u64(1);
@@ -244,7 +271,7 @@ fn different_settings_are_named() {
     }
     let mut alice = fresh(config(Role::Alice, BITS));
     alice.handle_input(Time::ZERO, Input::Connected, &mut rng).unwrap();
-    let error = alice.handle_input(Time::ZERO, Input::Message(vec![1, 0, 2]), &mut rng).unwrap_err();
+    let error = alice.handle_input(Time::ZERO, Input::Message(vec![1, 0, 9]), &mut rng).unwrap_err();
     assert!(matches!(error, Error::Mismatch { field: "protocol version", .. }));
 }
 
@@ -288,6 +315,117 @@ fn an_unprovisioned_or_torn_link_is_refused() {
     }
     let short = SecretBytes::copy_of(&[0; 100]);
     assert!(LinkEnd::provision(&config(Role::Bob, BITS).link, &short).is_err());
+}
+
+#[test]
+fn blocks_are_in_flight_together_and_finish_in_order() {
+    let mut pair = Pair::new(BITS, 12);
+    pair.run(9.5);
+    pair.check();
+    assert_eq!(pair.nodes[1].pool.len() + pair.nodes[1].aborted.len(), 9);
+    assert!(pair.in_flight > 4, "{} in flight", pair.in_flight);
+    for node in &pair.nodes {
+        let order: Vec<_> = node.records.iter().map(|record| record.block).collect();
+        assert!(order.is_sorted() && order.len() > 6, "{order:?}");
+    }
+    // Estimates of later blocks come between the questions of earlier ones.
+    let last_estimate = pair.kinds.iter().rposition(|kind| *kind == Kind::Estimate).unwrap();
+    let first_finish = pair.kinds.iter().position(|kind| *kind == Kind::Finish).unwrap();
+    assert!(first_finish > last_estimate, "nine blocks fit in flight");
+}
+
+#[test]
+fn one_decoy_blocks_tell_the_errors_of_the_key_basis() {
+    fn one_decoy(config: &mut LinkConfig, proof: Proof) {
+        config.decoy.intensities = [0.3, 0.1, 0.0];
+        config.decoy.probabilities = [0.1, 0.9, 0.0];
+        config.proof = proof;
+    }
+    let shapes: [(Proof, pair::Shape); 2] = [
+        (Proof::Rusca2018, |config| one_decoy(config, Proof::Rusca2018)),
+        (Proof::Wiesemann2026, |config| one_decoy(config, Proof::Wiesemann2026)),
+    ];
+    for (proof, shape) in shapes {
+        let mut pair = Pair::shaped(40_000, 13, shape);
+        pair.run(2.2);
+        pair.check();
+        let record = pair.nodes[0].records.first().expect("key");
+        assert_eq!(record.proof, proof);
+        assert_eq!(record.counts.key_errors.unwrap().iter().sum::<u64>(), record.corrected);
+        assert_eq!(record.rule().to_string(), proof.name());
+    }
+}
+
+/// 11.4 %, the highest error rate of Paper 1: no key one-way, some by advantage distillation, under its own name.
+#[test]
+fn beyond_one_way_works_where_it_is_enabled_and_says_so() {
+    let shape = |config: &mut LinkConfig| config.decoy.intensities = [0.1, 0.03, 0.0002];
+    let mut off = Pair::shaped(200_000, 14, shape);
+    off.qber = 0.114;
+    off.run(1.2);
+    off.check();
+    assert!(matches!(off.nodes[0].aborted[0].outcome, Outcome::Aborted(AbortCause::NoKey)));
+    let mut on = Pair::shaped(200_000, 14, |config| {
+        config.decoy.intensities = [0.1, 0.03, 0.0002];
+        config.beyond_one_way = BeyondOneWay::AdvantageDistillation;
+    });
+    on.qber = 0.114;
+    on.run(1.2);
+    on.check();
+    let record = on.nodes[0].records.first().expect("key at 11.4 %");
+    assert_eq!(record.rule().to_string(), "lim2014+ad-asymptotic");
+    assert!(record.distilled.0 < 100_000 && record.qber().unwrap() < 0.03, "{record:?}");
+    // A quiet link with the mode enabled stays one-way.
+    on.qber = 0.01;
+    on.disconnect();
+    on.new_session();
+    on.run(1.2);
+    on.check();
+    assert_eq!(on.nodes[1].records.last().unwrap().rule().to_string(), "lim2014");
+}
+
+#[test]
+fn watchdogs_stop_key_and_the_link_comes_back() {
+    use types::quantum::{ReceiverReading, TransmitterReading};
+
+    use crate::watch::Suspicion;
+    let quiet = ReceiverReading { slots: 1, photocurrent_ua: 0.1, ..ReceiverReading::default() };
+    let blinded = Input::ReceiverReading(ReceiverReading { photocurrent_ua: 50.0, ..quiet });
+    let shone_at = Input::TransmitterReading(TransmitterReading { slots: 1, incoming_nw: 900.0 });
+    for (at, alarm, suspicion) in [(1, blinded, Suspicion::Blinding), (0, shone_at, Suspicion::TrojanLight)] {
+        let mut pair = Pair::new(BITS, 15);
+        pair.run(0.6);
+        pair.read(at, alarm);
+        pair.run(0.9);
+        assert!(
+            pair.nodes.iter().all(|node| node.pool.is_empty() && node.errors.is_empty()),
+            "no key under {suspicion}"
+        );
+        assert_eq!(pair.nodes[at].alarms, [suspicion]);
+        for node in &pair.nodes {
+            assert!(matches!(node.aborted[0].outcome, Outcome::Aborted(AbortCause::Alarm)), "{:?}", node.aborted);
+        }
+        pair.read(0, Input::TransmitterReading(TransmitterReading { slots: 1, incoming_nw: 0.1 }));
+        pair.read(1, Input::ReceiverReading(quiet));
+        pair.run(2.2);
+        pair.check();
+        assert!(!pair.nodes[0].pool.is_empty(), "key again after {suspicion}");
+    }
+}
+
+#[test]
+fn intercept_resend_aborts_within_one_block_and_is_named() {
+    let mut pair = Pair::new(BITS, 16);
+    pair.run(1.05);
+    pair.disconnect();
+    pair.new_session();
+    pair.qber = 0.13;
+    pair.run(1.05);
+    pair.check();
+    for node in &pair.nodes {
+        assert_eq!(node.pool.len(), 1);
+        assert_eq!(node.alarms, [crate::watch::Suspicion::InterceptResend]);
+    }
 }
 
 #[test]

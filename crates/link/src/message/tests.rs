@@ -1,11 +1,19 @@
 //! Round trips and reject vectors.
 
+use types::quantum::{Basis, Intensity, Slot};
+
 use super::*;
-use crate::reconcile::cascade::{Section, Work};
+use crate::bits::Bits;
+use crate::distil::Mode;
+use crate::proof::BlockCounts;
+use crate::reconcile::Question;
+use crate::reconcile::cascade::{self, Section, Work};
+use crate::record::AbortCause;
+use crate::verify::KeyHash;
 
 pub(crate) fn samples() -> Vec<Message> {
     let bits: Bits = (0..13).map(|i| i % 3 == 0).collect();
-    vec![
+    let of_the_line = vec![
         Message::Hello(Hello {
             link: "a-b".to_owned(),
             role: Role::Bob,
@@ -13,46 +21,61 @@ pub(crate) fn samples() -> Vec<Message> {
             decoy: [1; 32],
             security: [2; 32],
             proof: "lim2014".to_owned(),
+            beyond_one_way: "Off".to_owned(),
             next_block: BlockSeq(7),
             pending: Some(BlockSeq(6)),
         }),
         Message::OtherVersion(9),
         Message::Verdict(Verdict { up_to: BlockSeq(3), committed: None, counter: 5, tag: Tag([9; 16]) }),
-        Message::Open { block: BlockSeq(1), counter: 2 },
-        Message::Opened { block: BlockSeq(1), counter: 2 },
-        Message::Sift(Announcement {
+    ];
+    let steps = [
+        Step::Sift(Announcement {
             session: 4,
-            detections: vec![(Slot(0), Basis::Key), (Slot(1), Basis::Test), (Slot(u64::MAX), Basis::Key)],
+            detections: vec![(Slot(0), Basis::Key), (Slot(1), Basis::Test), (Slot(u64::MAX - 1), Basis::Key)],
         }),
-        Message::SiftAnswer(SiftAnswer {
+        Step::SiftAnswer(SiftAnswer {
             matched: [true, false, true].into_iter().collect(),
             intensities: vec![Intensity::new(2).unwrap(), Intensity::new(1).unwrap()],
         }),
-        Message::Refused { session: Some(3) },
-        Message::TestBits(bits.clone()),
-        Message::Estimate { test_errors: [300, 2, 1], seed: [3; 32] },
-        Message::Ask(Question {
+        Step::Refused { session: Some(3) },
+        Step::TestBits(bits.clone()),
+        Step::Estimate(Box::new(Estimate {
+            test_errors: [300, 2, 1],
+            mode: Mode::AdvantageDistillation { group: 3 },
+            seed: [3; 32],
+            differences: bits.clone(),
+        })),
+        Step::Kept(bits.clone()),
+        Step::Ask(Question::Cascade(cascade::Question {
             sections: vec![
                 Section { frame: 0, pass: 1, work: Work::Begin { block_len: 80 } },
                 Section { frame: 2, pass: 0, work: Work::Ranges(vec![(0, 4), (40, 1), (65_535, 1)]) },
                 Section { frame: 2, pass: 3, work: Work::Ranges(vec![(9, 65_527)]) },
             ],
-        }),
-        Message::Parities(bits.clone()),
-        Message::Corrected { parities: 1_000 },
-        Message::Verify(KeyHash { hash_key: [5; 16], value: vec![1; 8] }),
-        Message::Verified { equal: true, corrected: 400 },
-        Message::Finish(Box::new(Finish {
-            counts: BlockCounts { key: [1, 2, 3], test: [4, 5, 6], test_errors: [0, 1, 2] },
+        })),
+        Step::Parities(bits.clone()),
+        Step::Corrected { parities: 1_000 },
+        Step::Verify(KeyHash { hash_key: [5; 16], value: vec![1; 8] }),
+        Step::Verified { equal: true, corrected: 400, key_errors: Some([100, 290, 10]) },
+        Step::Finish(Box::new(Finish {
+            counts: BlockCounts {
+                key: [1, 2, 3],
+                test: [4, 5, 6],
+                test_errors: [0, 1, 2],
+                key_errors: Some([1, 0, 2]),
+            },
             leak: 77,
             secret_bits: 1_000,
             refill: [2, 1],
+            counter: 5,
             seed: bits,
             tag: Tag([8; 16]),
         })),
-        Message::Confirm { tag: Tag([7; 16]) },
-        Message::Abort { cause: AbortCause::NoKey },
-    ]
+        Step::Confirm { counter: 4, tag: Tag([7; 16]) },
+        Step::Abort { cause: AbortCause::NoKey },
+    ];
+    let steps = steps.into_iter().map(|step| Message::Block(BlockSeq(7), step));
+    of_the_line.into_iter().chain(steps).collect()
 }
 
 #[test]
@@ -72,20 +95,26 @@ fn every_kind_round_trips_and_no_prefix_or_suffix_does() {
 
 #[test]
 fn named_ways_to_be_wrong_are_refused() {
-    let vectors: [(&str, Vec<u8>); 9] = [
+    let step = |kind: Kind, fields: &[u8]| [&[kind as u8][..], &[0; 8], fields].concat();
+    let vectors: [(&str, Vec<u8>); 12] = [
         ("unknown kind", vec![99]),
-        ("more detections than a frame", [vec![5], 8_193_u32.to_be_bytes().to_vec(), vec![0; 20]].concat()),
+        ("a block number cut short", vec![3, 0, 0]),
+        ("more detections than a frame", step(Kind::Sift, &[&65_537_u32.to_be_bytes()[..], &[0; 20]].concat())),
         ("slots beyond the last", {
-            let mut wire = vec![5, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
-            wire.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0]);
-            wire
+            let escape = [&[0xff; 5][..], &[0xff; 8]].concat();
+            step(Kind::Sift, &[&[0, 0, 0, 2], &[0; 8][..], &[48], &escape, &escape, &[0, 0, 0, 0, 0, 0]].concat())
         }),
-        ("a basis beyond the last", vec![5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0b10]),
-        ("intensity 3", vec![6, 0, 0, 0, 1, 1, 3]),
-        ("a value without its flag", vec![7, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
-        ("a hash of 17 bytes", [vec![13], vec![0; 16], vec![0, 17], vec![0; 17]].concat()),
-        ("abort without a cause", vec![17, 0]),
-        ("an empty range", vec![10, 1, 0, 0, 0, 1, 0, 0]),
+        ("marks told the long way", step(Kind::SiftAnswer, &[0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0])),
+        ("a tie told inverted", step(Kind::SiftAnswer, &[0, 0, 0, 2, 1, 0, 0, 0, 1, 0, 0])),
+        ("a value without its flag", step(Kind::Refused, &[0, 0, 0, 0, 0, 0, 0, 0, 1])),
+        (
+            "a mode with a parameter that it has not",
+            step(Kind::Estimate, &[&[0, 0, 0, 0, 0, 0, 0, 1], &[0; 36][..]].concat()),
+        ),
+        ("groups of one", step(Kind::Estimate, &[&[0, 0, 0, 2, 0, 0, 0, 1], &[0; 36][..]].concat())),
+        ("a method that there is not", step(Kind::Ask, &[9, 0])),
+        ("a hash of 17 bytes", step(Kind::Verify, &[&[0; 16][..], &[0, 17], &[0; 17]].concat())),
+        ("abort without a cause", step(Kind::Abort, &[0])),
     ];
     for (name, wire) in vectors {
         assert!(Message::decode(&wire).is_err(), "{name}");

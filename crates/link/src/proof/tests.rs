@@ -3,7 +3,12 @@
 
 use proptest::prelude::*;
 
+use types::network::UnknownProof;
+
 use super::*;
+
+mod beyond;
+mod one_decoy;
 
 /// Test model of Lim et al. 2014, section IV, written out here so that the vectors depend on nothing else.
 fn expected_counts(km: f64, n_x: f64, decoy: &DecoySettings) -> (RealCounts, f64) {
@@ -24,6 +29,7 @@ fn expected_counts(km: f64, n_x: f64, decoy: &DecoySettings) -> (RealCounts, f64
         key: detected.map(|r| pulses * decoy.key_basis.powi(2) * r),
         test: detected.map(|r| test * r),
         test_errors: wrong.map(|e| test * e),
+        key_errors: None,
     };
     (counts, wrong.iter().sum::<f64>() / total)
 }
@@ -101,7 +107,7 @@ fn vectors_of_the_lim_2014_model() {
         let leak = 1.16 * vector.n_x * binary_entropy(qber);
         close("leak", leak, vector.leak);
         let security = Security { epsilon_secrecy: 1e-15 * vector.bits, epsilon_correctness: 1e-15 };
-        let length = Proof::Lim2014.planned_length(&counts, leak, &vector.decoy, &security);
+        let length = planned_length(Proof::Lim2014, &counts, leak, &vector.decoy, &security);
         close("s_x0", length.s_x0, vector.s_x0);
         close("s_x1", length.s_x1, vector.s_x1);
         close("s_z1", length.s_z1, vector.s_z1);
@@ -117,15 +123,20 @@ fn integer_counts_go_the_same_way() {
     let security = Security { epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15 };
     let (real, qber) = expected_counts(100.0, 1e7, &decoy);
     let whole = |counts: [f64; 3]| counts.map(|n| n.round() as u64);
-    let counts = BlockCounts { key: whole(real.key), test: whole(real.test), test_errors: whole(real.test_errors) };
+    let counts = BlockCounts {
+        key: whole(real.key),
+        test: whole(real.test),
+        test_errors: whole(real.test_errors),
+        key_errors: None,
+    };
     let leak = (1.16 * 1e7 * binary_entropy(qber)).ceil() as u64;
-    let length = Proof::Lim2014.secret_length(&counts, BitLen(leak), &decoy, &security);
-    let planned = Proof::Lim2014.planned_length(&real, leak as f64, &decoy, &security);
+    let length = secret_length(Proof::Lim2014, &counts, BitLen(leak), &decoy, &security);
+    let planned = planned_length(Proof::Lim2014, &real, leak as f64, &decoy, &security);
     // Rounding the handful of errors of the dimmest pulses moves the phase error by parts in 10^4.
     assert!((length.bits as f64 / planned.margin - 1.0).abs() < 1e-3);
     assert_eq!(length.bits, length.margin.floor() as u64);
     // Every bit of leak is a bit of key.
-    let more = Proof::Lim2014.secret_length(&counts, BitLen(leak + 1000), &decoy, &security);
+    let more = secret_length(Proof::Lim2014, &counts, BitLen(leak + 1000), &decoy, &security);
     assert_eq!(more.bits + 1000, length.bits);
 }
 
@@ -133,14 +144,14 @@ fn integer_counts_go_the_same_way() {
 fn impossible_or_empty_counts_give_no_key() {
     let decoy = settings(0.85, 0.38, 0.44, 0.41, 0.22);
     let security = Security { epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15 };
-    let length = |counts: &BlockCounts| Proof::Lim2014.secret_length(counts, BitLen(0), &decoy, &security);
+    let length = |counts: &BlockCounts| secret_length(Proof::Lim2014, counts, BitLen(0), &decoy, &security);
     assert_eq!(length(&BlockCounts::default()).bits, 0);
     let key = [5_000_000, 4_000_000, 10_000];
     assert_eq!(length(&BlockCounts { key, ..BlockCounts::default() }).bits, 0, "no test bits");
-    assert_eq!(length(&BlockCounts { key, test: [10, 10, 1], test_errors: [1, 11, 0] }).bits, 0);
-    let huge = BlockCounts { key: [u64::MAX; 3], test: [u64::MAX; 3], test_errors: [u64::MAX; 3] };
+    assert_eq!(length(&BlockCounts { key, test: [10, 10, 1], test_errors: [1, 11, 0], key_errors: None }).bits, 0);
+    let huge = BlockCounts { key: [u64::MAX; 3], test: [u64::MAX; 3], test_errors: [u64::MAX; 3], key_errors: None };
     assert_eq!(length(&huge).bits, 0);
-    let half = BlockCounts { key, test: [160_000, 128_000, 300], test_errors: [80_000, 64_000, 150] };
+    let half = BlockCounts { key, test: [160_000, 128_000, 300], test_errors: [80_000, 64_000, 150], key_errors: None };
     assert_eq!(length(&half).phase_error, 0.5);
     assert_eq!(length(&half).bits, 0);
 }
@@ -155,8 +166,8 @@ fn photon_number_splitting_gives_no_key_without_any_error() {
         let shares: [f64; 3] = core::array::from_fn(|k| decoy.probabilities[k] * multi[k]);
         shares.map(|share| (n * share / shares.iter().sum::<f64>()).round() as u64)
     };
-    let counts = BlockCounts { key: passed(1e7), test: passed(3e5), test_errors: [0; 3] };
-    let length = Proof::Lim2014.secret_length(&counts, BitLen(0), &decoy, &security);
+    let counts = BlockCounts { key: passed(1e7), test: passed(3e5), test_errors: [0; 3], key_errors: None };
+    let length = secret_length(Proof::Lim2014, &counts, BitLen(0), &decoy, &security);
     assert_eq!((length.bits, length.s_x1), (0, 0.0));
 }
 
@@ -190,7 +201,7 @@ fn blocks() -> impl Strategy<Value = (BlockCounts, DecoySettings)> {
             let test = [bright / 16, middle / 16, dim / 16];
             let errors = |n: u64, e: f64| (n as f64 * e) as u64;
             let test_errors = [errors(test[0], e1), errors(test[1], e2), test[2] / 4];
-            (BlockCounts { key: [bright, middle, dim], test, test_errors }, decoy)
+            (BlockCounts { key: [bright, middle, dim], test, test_errors, key_errors: None }, decoy)
         },
     )
 }
@@ -200,7 +211,7 @@ proptest! {
     fn length_falls_with_leak_epsilon_and_signal_errors((counts, decoy) in blocks(), leak in 0_u64..500_000, more in 0_u64..9_999) {
         let security = Security { epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15 };
         let length = |counts: &BlockCounts, leak, security: &Security| {
-            Proof::Lim2014.secret_length(counts, BitLen(leak), &decoy, security)
+            secret_length(Proof::Lim2014, counts, BitLen(leak), &decoy, security)
         };
         let base = length(&counts, leak, &security);
         prop_assert!(base.margin.is_finite());
@@ -227,10 +238,11 @@ proptest! {
             key: times(counts.key),
             test: times(counts.test),
             test_errors: times(counts.test_errors),
+            key_errors: None,
         };
         let share = |counts: &BlockCounts| {
             let total: u64 = counts.key.iter().sum();
-            Proof::Lim2014.secret_length(counts, BitLen(0), &decoy, &security).margin / total as f64
+            secret_length(Proof::Lim2014, counts, BitLen(0), &decoy, &security).margin / total as f64
         };
         prop_assert!(share(&longer) >= share(&counts) - 1e-12);
     }
@@ -241,7 +253,7 @@ proptest! {
         let decoy = settings(0.85, 0.38, 0.44, 0.41, 0.22);
         let security = Security { epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15 };
         let (counts, _) = expected_counts(km, 1e7, &decoy);
-        let length = Proof::Lim2014.planned_length(&counts, 0.0, &decoy, &security);
+        let length = planned_length(Proof::Lim2014, &counts, 0.0, &decoy, &security);
         // Yields of the model for zero and one photon, as a share of all detections.
         let (p_dc, eta) = (6e-7, 10_f64.powf(-0.2 * km / 10.0) * 0.1);
         let tau = |n: i32| -> f64 {

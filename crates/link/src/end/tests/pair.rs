@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use types::network::Decoys;
 use types::quantum::{Basis, Intensity, Preparation, Slot};
 
 use super::super::*;
-use crate::message::Kind;
+use crate::message::{Kind, Step};
 use crate::record::Outcome;
 
 pub(super) fn config(role: Role, block_bits: u32) -> LinkConfig {
@@ -24,6 +25,8 @@ pub(super) fn config(role: Role, block_bits: u32) -> LinkConfig {
         },
         security: Security { epsilon_secrecy: 1e-4, epsilon_correctness: 1e-6 },
         proof: Proof::Lim2014,
+        beyond_one_way: BeyondOneWay::Off,
+        reconciliation: Reconciliation::Auto,
         peer_timeout: Duration::from_secs(30),
     }
 }
@@ -33,7 +36,7 @@ pub(super) fn initial_key() -> SecretBytes {
 }
 
 /// What Alice prepared: a function of seed and slot.
-pub(super) fn prepare(seed: u64, slot: Slot) -> Preparation {
+pub(super) fn prepare(seed: u64, slot: Slot, decoys: Decoys) -> Preparation {
     // SplitMix64: fast, and good enough for a toy.
     let mut word = (seed << 48 ^ slot.0).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -42,7 +45,7 @@ pub(super) fn prepare(seed: u64, slot: Slot) -> Preparation {
     let (basis, intensity, bit) = (word % 10, (word >> 16) % 20, word >> 63 == 1);
     let intensity = if intensity < 2 {
         0
-    } else if intensity < 12 {
+    } else if intensity < 12 || decoys == Decoys::One {
         1
     } else {
         2
@@ -63,6 +66,7 @@ pub(super) struct Node {
     pub(super) records: Vec<BlockRecord>,
     pub(super) aborted: Vec<BlockRecord>,
     pub(super) errors: Vec<Error>,
+    pub(super) alarms: Vec<crate::watch::Suspicion>,
     inbox: VecDeque<Vec<u8>>,
     online: bool,
 }
@@ -80,6 +84,9 @@ pub(super) enum Fate {
 pub(super) struct Pair {
     pub(super) nodes: [Node; 2],
     pub(super) block_bits: u32,
+    decoys: Decoys,
+    /// Most blocks in progress at once.
+    pub(super) in_flight: u64,
     pub(super) qber: f64,
     pub(super) now: Time,
     pub(super) sent: usize,
@@ -90,19 +97,19 @@ pub(super) struct Pair {
     pub(super) steps: [usize; 2],
     /// Every tag that left: direction and counter, and what it covered, as far as the message shows it.
     tags: BTreeMap<(u8, u64), Vec<u8>>,
-    counters: [u64; 2],
-    /// Parities on the wire since the last block began.
-    pub(super) captured: u64,
-    pub(super) captured_per_block: BTreeMap<BlockSeq, u64>,
-    block: BlockSeq,
+    /// Parities on the wire by block.
+    pub(super) captured: BTreeMap<BlockSeq, u64>,
     session: u64,
     slot: u64,
     rng: ChaCha20Rng,
 }
 
+/// A change of the usual configuration, the same at both ends.
+pub(super) type Shape = fn(&mut LinkConfig);
+
 impl Node {
-    fn new(role: Role, block_bits: u32) -> Self {
-        let config = config(role, block_bits);
+    fn new(config: LinkConfig) -> Self {
+        let role = config.role;
         let mut disk = Disk::new();
         apply(&mut disk, LinkEnd::provision(&config.link, &initial_key()).unwrap());
         let end = LinkEnd::restore(config, records(&disk)).unwrap();
@@ -114,6 +121,7 @@ impl Node {
             records: Vec::new(),
             aborted: Vec::new(),
             errors: Vec::new(),
+            alarms: Vec::new(),
             inbox: VecDeque::new(),
             online: false,
         }
@@ -131,9 +139,21 @@ impl Node {
 
 impl Pair {
     pub(super) fn new(block_bits: u32, seed: u64) -> Self {
+        Self::shaped(block_bits, seed, |_| {})
+    }
+
+    pub(super) fn shaped(block_bits: u32, seed: u64, shape: Shape) -> Self {
+        let shaped = |role| {
+            let mut config = config(role, block_bits);
+            shape(&mut config);
+            config
+        };
+        let decoys = shaped(Role::Alice).decoy.decoys();
         let mut pair = Self {
-            nodes: [Node::new(Role::Alice, block_bits), Node::new(Role::Bob, block_bits)],
+            nodes: [Role::Alice, Role::Bob].map(|role| Node::new(shaped(role))),
             block_bits,
+            decoys,
+            in_flight: 0,
             qber: 0.01,
             now: Time::ZERO,
             sent: 0,
@@ -142,10 +162,7 @@ impl Pair {
             crash: None,
             steps: [0; 2],
             tags: BTreeMap::new(),
-            counters: [0; 2],
-            captured: 0,
-            captured_per_block: BTreeMap::new(),
-            block: BlockSeq(0),
+            captured: BTreeMap::new(),
             session: 0,
             slot: 0,
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -158,8 +175,8 @@ impl Pair {
     pub(super) fn new_session(&mut self) {
         self.session += 1;
         self.slot = 0;
-        let (session, seed) = (self.session, self.session);
-        let source = Box::new(move |slot| prepare(seed, slot));
+        let (session, seed, decoys) = (self.session, self.session, self.decoys);
+        let source = Box::new(move |slot| prepare(seed, slot, decoys));
         self.input(0, Input::Transmitting { session, source });
         self.input(1, Input::Receiving { session });
     }
@@ -171,6 +188,12 @@ impl Pair {
         let detections = self.detect(count);
         self.input(1, Input::Detections(detections));
         self.settle();
+    }
+
+    /// Gives an end a watchdog's reading.
+    pub(super) fn read(&mut self, at: usize, input: Input) {
+        self.input(at, input);
+        while self.step() {}
     }
 
     /// Gives Bob a few detections and stops when nothing moves without time moving.
@@ -205,6 +228,7 @@ impl Pair {
     /// Begins the audit of tags anew, on a second branch of history.
     pub(super) fn forget_tags(&mut self) {
         self.tags.clear();
+        self.captured.clear();
     }
 
     pub(super) fn reconnect(&mut self) {
@@ -231,7 +255,7 @@ impl Pair {
         while detections.len() < count {
             self.slot += 1 + u64::from(self.rng.next_u32() % 900);
             let slot = Slot(self.slot);
-            let prepared = prepare(self.session, slot);
+            let prepared = prepare(self.session, slot, self.decoys);
             if u64::from(self.rng.next_u32()) >= share[prepared.intensity.index()] {
                 continue;
             }
@@ -285,8 +309,9 @@ impl Pair {
                 }
                 self.input(at, Input::Filed(block.seq));
             }
-            Output::Aborted(record) => self.nodes[at].aborted.push(record),
-            Output::Progress(_) => {}
+            Output::Aborted(record) => self.nodes[at].aborted.push(*record),
+            Output::Alarm(alarm) => self.nodes[at].alarms.push(alarm.suspicion),
+            Output::Progress(progress) => self.in_flight = self.in_flight.max(progress.in_flight),
         }
     }
 
@@ -311,18 +336,11 @@ impl Pair {
             assert!(before.is_none_or(|before| before == wire), "pad {direction}/{counter} hides two messages");
         };
         match message {
-            Message::Open { block, counter } => {
-                self.captured = 0;
-                self.block = block;
-                self.counters[1] = counter;
+            Message::Block(block, Step::Parities(bits)) => {
+                *self.captured.entry(block).or_default() += bits.len() as u64;
             }
-            Message::Opened { counter, .. } => self.counters[0] = counter,
-            Message::Parities(bits) => {
-                self.captured += bits.len() as u64;
-                self.captured_per_block.insert(self.block, self.captured);
-            }
-            Message::Finish(_) => tagged(0, self.counters[0]),
-            Message::Confirm { .. } => tagged(1, self.counters[1]),
+            Message::Block(_, Step::Finish(finish)) => tagged(0, finish.counter),
+            Message::Block(_, Step::Confirm { counter, .. }) => tagged(1, counter),
             Message::Verdict(verdict) => tagged(0, verdict.counter),
             _ => {}
         }
@@ -330,7 +348,8 @@ impl Pair {
 
     fn restart(&mut self, at: usize) {
         let role = self.nodes[at].role;
-        self.nodes[at].end = LinkEnd::restore(config(role, self.block_bits), records(&self.nodes[at].disk)).unwrap();
+        self.nodes[at].end =
+            LinkEnd::restore(self.nodes[at].end.config().clone(), records(&self.nodes[at].disk)).unwrap();
         self.disconnect();
         match role {
             Role::Alice => self.new_session(),
@@ -363,7 +382,7 @@ impl Pair {
         }
         for (a, b) in alice.records.iter().zip(&bob.records) {
             assert_eq!(a, b, "the same record at both ends");
-            assert!(self.captured_per_block[&a.block] <= a.leak.0, "the wire disclosed no more than was charged");
+            assert!(self.captured[&a.block] <= a.leak.0, "the wire disclosed no more than was charged");
             assert_eq!(a.secret.0 - a.kept.0, 8 * alice.pool[&a.block].len() as u64);
         }
         // A tag that was lost is spent at its sender only.

@@ -8,9 +8,15 @@ use crate::error::Misbehaviour;
 /// Answers questions about Alice's sifted key.
 pub struct Answerer {
     plan: Plan,
-    frames: Vec<Vec<Bits>>,
+    frames: Vec<Frame>,
     disclosed: usize,
     limit: usize,
+}
+
+struct Frame {
+    bits: Bits,
+    /// For each pass that was begun, the bits in its order if that needs a copy.
+    passes: Vec<Option<Bits>>,
 }
 
 impl Answerer {
@@ -18,10 +24,8 @@ impl Answerer {
     #[must_use]
     pub fn new(key: &Bits, seed: [u8; 32]) -> Self {
         let mut plan = Plan::new(key.len(), seed);
-        let original = plan.cut(key);
-        plan.shuffle(0);
-        // Pass 0 keeps the order, so the first element is both the frame and its pass 0.
-        let frames = original.into_iter().map(|frame| vec![frame]).collect();
+        plan.begin(0);
+        let frames = plan.cut(key).into_iter().map(|bits| Frame { bits, passes: vec![None] }).collect();
         Self { plan, frames, disclosed: 0, limit: DISCLOSED_PER_BIT_MAX * key.len() + 1_000 }
     }
 
@@ -50,33 +54,48 @@ impl Answerer {
 
     fn section(&mut self, section: &Section, out: &mut Bits) -> Result<(), Misbehaviour> {
         let wrong = |field| Err(Misbehaviour::Contradiction { field });
-        let len = self.plan.frame_len;
-        let Some(passes) = self.frames.get_mut(section.frame) else { return wrong("frame") };
+        let pass = section.pass;
+        let Some(frame) = self.frames.get_mut(section.frame) else { return wrong("frame") };
         match &section.work {
             Work::Begin { block_len } => {
-                if section.pass > 0 {
-                    if section.pass != passes.len() {
+                if pass > 0 {
+                    if pass != frame.passes.len() {
                         return wrong("pass");
                     }
-                    let shuffled = self.plan.shuffle(section.pass).apply(&passes[0]);
-                    passes.push(shuffled);
+                    frame.passes.push(self.plan.begin(pass).arrange(&frame.bits));
                 }
-                let bits = &passes[section.pass];
-                let known_last = usize::from(section.pass > 0);
-                let blocks = len.div_ceil(*block_len) - known_last;
-                (0..blocks).for_each(|b| out.push(bits.parity(b * block_len, ((b + 1) * block_len).min(len))));
+                let (positions, len) = (self.plan.positions(pass), self.plan.frame_len);
+                // A block of a subset's pass must not mix the subset with its complement.
+                if *block_len == 0 || (positions > len && *block_len != len) {
+                    return wrong("block length");
+                }
+                for block in 0..self.plan.first_parities(pass, *block_len) {
+                    let (start, end) = (block * block_len, ((block + 1) * block_len).min(positions));
+                    out.push(frame.parity(&self.plan, pass, start, end));
+                }
             }
             Work::Ranges(ranges) => {
-                let Some(bits) = passes.get(section.pass) else { return wrong("pass") };
+                if pass >= frame.passes.len() {
+                    return wrong("pass");
+                }
+                let (positions, len) = (self.plan.positions(pass), self.plan.frame_len);
                 for (start, range_len) in ranges {
-                    if start + range_len > len {
+                    let end = start + range_len;
+                    if end > positions || (*start < len && end > len) {
                         return wrong("range");
                     }
-                    out.push(bits.parity(*start, start + range_len));
+                    out.push(frame.parity(&self.plan, pass, *start, end));
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Frame {
+    #[inline]
+    fn parity(&self, plan: &Plan, pass: usize, start: usize, end: usize) -> bool {
+        plan.order(pass).parity(&self.bits, self.passes[pass].as_ref(), start, end)
     }
 }
 

@@ -86,23 +86,26 @@ impl Question {
 }
 
 fn ranges(r: &mut Reader<'_>) -> Result<Vec<(usize, usize)>, CodecError> {
-    let count = bounded(r, "ranges", FRAME_MAX)?;
+    let count = bounded(r, "ranges", POSITIONS_MAX)?;
     if count == 0 {
         return Err(CodecError::Value { field: "ranges" });
     }
     let mut ranges = Vec::with_capacity(count.min(r.left()));
     let mut next = 0;
     for _ in 0..count {
-        let start = next + bounded(r, "start", FRAME_MAX)?;
+        let start = next + bounded(r, "start", POSITIONS_MAX)?;
         let len = bounded(r, "length", FRAME_MAX)?;
         next = start + len;
-        if len == 0 || next > FRAME_MAX {
+        if len == 0 || next > POSITIONS_MAX {
             return Err(CodecError::Value { field: "range" });
         }
         ranges.push((start, len));
     }
     Ok(ranges)
 }
+
+/// Most positions in a pass: a subset and its complement.
+const POSITIONS_MAX: usize = 2 * FRAME_MAX;
 
 fn bounded(r: &mut Reader<'_>, field: &'static str, max: usize) -> Result<usize, CodecError> {
     match usize::try_from(r.varint(field)?) {
