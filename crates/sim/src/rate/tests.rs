@@ -1,13 +1,16 @@
 //! Published curves and reference tables, and one whole block of photons against the closed form.
 #![expect(clippy::cast_possible_truncation, reason = "rounded counts of a test are small")]
 
-use link::proof::BlockCounts;
+use link::proof::{BlockCounts, secret_length};
 use optics::{Channel, Source};
 use types::network::{Hardware, Network};
 use types::quantum::{Basis, Slot};
 use types::units::{BitLen, Kilometres};
 
 use super::*;
+
+mod finite;
+mod protocols;
 
 const F_EC: f64 = 1.16;
 
@@ -64,7 +67,7 @@ fn fixed_settings_vector_s1() {
 fn optimum_is_not_below_the_table() {
     for [km, skr, ..] in S1 {
         let mut link = link_of(km);
-        link.decoy = optimise(&link, &network().security(), F_EC);
+        link.decoy = optimise(&Setting::of(&link, &network().security(), F_EC));
         let found = expected_rate(&link, &network().security(), F_EC).skr.0;
         assert!(found > skr - 1.0 && found < skr * 1.01, "{km} km: {found}");
     }
@@ -78,7 +81,7 @@ fn cost_of_reconciliation() {
     {
         for (km, skr) in [(50.0, near), (180.0, far)] {
             let mut link = link_of(km);
-            link.decoy = optimise(&link, &network().security(), f_ec);
+            link.decoy = optimise(&Setting::of(&link, &network().security(), f_ec));
             within("key rate", expected_rate(&link, &network().security(), f_ec).skr.0, skr, 0.01);
         }
     }
@@ -93,7 +96,7 @@ fn longer_blocks_give_more_key() {
         for (km, skr, tolerance) in [(50.0, near, 0.015), (180.0, far, 0.003)] {
             let mut link = link_of(km);
             link.decoy.block_bits = bits;
-            link.decoy = optimise(&link, &network().security(), F_EC);
+            link.decoy = optimise(&Setting::of(&link, &network().security(), F_EC));
             let found = expected_rate(&link, &network().security(), F_EC).skr.0;
             within(&format!("{km} km, {bits}"), found, skr, tolerance);
         }
@@ -112,7 +115,7 @@ fn reach_of_a_short_block() {
 fn eleven_point_four_percent_gives_no_key() {
     let mut link = link_of(50.0);
     link.hardware.misalignment = 0.114;
-    link.decoy = optimise(&link, &network().security(), 1.0);
+    link.decoy = optimise(&Setting::of(&link, &network().security(), 1.0));
     assert_eq!(expected_rate(&link, &network().security(), 1.0).skr.0, 0.0);
 }
 
@@ -129,12 +132,15 @@ fn lim_2014(km: f64, block_bits: u32) -> f64 {
         misalignment: 5e-3,
         dead_time_us: 0.0,
         afterpulse: 0.04,
+        efficiency_ratio: 1.0,
+        jitter_ps: 0.0,
+        wavelength_nm: 1550.0,
     };
     link.decoy.block_bits = block_bits;
     let mut security = Security { epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15 };
     let mut bits = 0.0;
     for _ in 0..4 {
-        link.decoy = optimise(&link, &security, F_EC);
+        link.decoy = optimise(&Setting::of(&link, &security, F_EC));
         let point = expected_rate(&link, &security, F_EC);
         bits = point.skr.0 * point.block_s;
         security.epsilon_secrecy = 1e-15 * bits;
@@ -170,7 +176,7 @@ fn a_block_of_photons_gives_the_expected_key() {
     let security = network().security();
     let expected = expected_rate_with(&link, &security, F_EC, Afterpulses::Later);
     let alice = Source::new(&link.decoy, [21; 32]);
-    let mut channel = Channel::new(&link.hardware, link.length, &link.decoy, alice.emission(), [22; 32]);
+    let mut channel = Channel::new(&link, alice.emission(), [22; 32]);
     let (mut counts, mut errors, mut sifted, mut seconds) = (BlockCounts::default(), 0_u64, 0_u64, 0_u64);
     let mut clicks = Vec::new();
     while sifted < u64::from(link.decoy.block_bits) {
@@ -198,6 +204,6 @@ fn a_block_of_photons_gives_the_expected_key() {
     within("QBER", qber, expected.qber, 0.03);
     within("seconds", seconds as f64, expected.block_s, 0.02);
     let leak = BitLen((F_EC * sifted as f64 * binary_entropy(qber)).ceil() as u64);
-    let length = Proof::Lim2014.secret_length(&counts, leak, &link.decoy, &security);
+    let length = secret_length(Proof::Lim2014, &counts, leak, &link.decoy, &security);
     within("key rate", length.bits as f64 / seconds as f64, expected.skr.0, 0.05);
 }
