@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the third-party peers of the tests: a Python environment under target/peers/venv and tshark.
+# Installs the third-party peers of the tests: a Python environment under target/peers/venv, tshark,
+# rngtest and dieharder.
 # Idempotent; quick when everything is there. Exits 1 and says what is missing if it cannot install something.
 set -eu
 
@@ -25,17 +26,24 @@ if ! have_c104; then
     }
 fi
 
-if ! command -v tshark >/dev/null 2>&1; then
+# Debian's packages by the program that the tests call.
+missing=""
+command -v tshark >/dev/null 2>&1 || missing="$missing tshark"
+command -v rngtest >/dev/null 2>&1 || missing="$missing rng-tools5"
+command -v dieharder >/dev/null 2>&1 || missing="$missing dieharder"
+
+if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         export DEBIAN_FRONTEND=noninteractive
-        apt-get install -y -q --no-install-recommends tshark >/dev/null || {
-            apt-get update -q >/dev/null && apt-get install -y -q --no-install-recommends tshark >/dev/null
+        # shellcheck disable=SC2086 # a list of words
+        apt-get install -y -q --no-install-recommends $missing >/dev/null || {
+            apt-get update -q >/dev/null && apt-get install -y -q --no-install-recommends $missing >/dev/null
         } || {
-            echo "cannot install tshark with apt-get" >&2
+            echo "cannot install$missing with apt-get" >&2
             exit 1
         }
     else
-        echo "tshark is missing: install it (Debian: apt-get install --no-install-recommends tshark)" >&2
+        echo "missing:$missing; install with: apt-get install --no-install-recommends$missing" >&2
         exit 1
     fi
 fi

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{audit, demo, fibre, key, link, model, network, node};
+use crate::commands::{audit, bench, demo, fibre, key, link, model, network, node};
 use crate::failure::{Context as _, Outcome};
 use crate::telecontrol::{self, GatewayArgs, TerminalArgs};
 
@@ -39,6 +39,9 @@ enum Command {
     Terminal(TerminalArgs),
     Audit(audit::AuditArgs),
     Fibre(fibre::FibreArgs),
+    Bench(bench::BenchArgs),
+    #[command(hide = true)]
+    BenchEnd(bench::EndArgs),
 }
 
 /// Runs the command line of this process.
@@ -50,7 +53,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             drop(writeln!(std::io::stderr().lock(), "qurrent: {failure}"));
-            ExitCode::FAILURE
+            ExitCode::from(failure.code())
         }
     }
 }
@@ -63,13 +66,15 @@ fn run(command: Command) -> Outcome<()> {
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Node(args) => Box::pin(node::run(args)).await,
             Command::Network(args) => network::run(args),
-            Command::Link(args) => link::run(args),
+            Command::Link(args) => Box::pin(link::run(args)).await,
             Command::Key(args) => key::run(args).await,
             Command::Model(args) => Box::pin(model::run(args)).await,
             Command::Gateway(args) => Box::pin(telecontrol::run_gateway(args)).await,
             Command::Terminal(args) => Box::pin(telecontrol::run_terminal(args)).await,
             Command::Audit(args) => audit::run(args),
             Command::Fibre(args) => fibre::run(args).await,
+            Command::Bench(args) => tokio::task::block_in_place(|| bench::run(&args)),
+            Command::BenchEnd(args) => tokio::task::block_in_place(|| bench::run_end(&args)),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -13,7 +13,7 @@ use types::event::Event;
 use types::id::{KeyId, SaeId};
 use zeroize::Zeroizing;
 
-use crate::config::SaeConfig;
+use crate::config::{DeviceConfig, HostPort, SaeConfig};
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::http::HttpsClient;
 use crate::tls;
@@ -74,10 +74,25 @@ impl KmeClient {
         Ok(Self { sae: config.id.clone(), https: HttpsClient::new(config.kme, tls::client(&config.tls)?) })
     }
 
+    /// A client of a QKD device of another maker. Which SAE it acts for stands in its certificate.
+    ///
+    /// # Errors
+    /// If a certificate or key file is missing or does not fit.
+    pub fn of_device(device: &DeviceConfig) -> Outcome<Self> {
+        let sae = tls::own_sae(&device.tls)?;
+        Ok(Self { sae, https: HttpsClient::named(device.kme.clone(), tls::client(&device.tls)?)? })
+    }
+
     /// The SAE that this client acts for.
     #[must_use]
     pub fn sae(&self) -> &SaeId {
         &self.sae
+    }
+
+    /// Where the KME is.
+    #[must_use]
+    pub fn server(&self) -> &HostPort {
+        self.https.server()
     }
 
     /// Asks what is in stock for a slave SAE.
@@ -102,9 +117,22 @@ impl KmeClient {
     /// # Errors
     /// If the KME cannot be reached or refuses; a refusal consumes nothing.
     pub async fn decrypt_keys(&self, master: &SaeId, ids: &[KeyId]) -> Outcome<Vec<SuppliedKey>> {
-        let ids: Vec<_> = ids.iter().map(|id| serde_json::json!({ "key_ID": id.to_string() })).collect();
-        let body = serde_json::json!({ "key_IDs": ids }).to_string();
-        self.keys(&format!("/api/v1/keys/{}/dec_keys", encode(master)), body).await
+        let (path, body) = decrypt_request(master, ids);
+        self.keys(&path, body).await
+    }
+
+    /// As [`KmeClient::decrypt_keys`]; `None` if the KME says that it does not know the ids.
+    ///
+    /// # Errors
+    /// If the KME cannot be reached or refuses for another reason.
+    pub async fn decrypt_known_keys(&self, master: &SaeId, ids: &[KeyId]) -> Outcome<Option<Vec<SuppliedKey>>> {
+        let (path, body) = decrypt_request(master, ids);
+        let (status, answer) = self.https.request(Method::POST, &path, Some(body.into())).await?;
+        // ETSI GS QKD 014, 5.5: unknown keys are a bad request; some makers say 404.
+        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) {
+            return Ok(None);
+        }
+        self.parse::<KeyContainer>(&path, status, &answer)?.into_keys().map(Some)
     }
 
     /// Hands an event of this SAE to the site's audit log; returns when it is durable.
@@ -128,26 +156,35 @@ impl KmeClient {
     }
 
     async fn keys(&self, path: &str, body: String) -> Outcome<Vec<SuppliedKey>> {
-        let container: KeyContainer = self.call(Method::POST, path, Some(body.into())).await?;
-        container.keys.into_iter().map(SuppliedKey::try_from).collect()
+        self.call::<KeyContainer>(Method::POST, path, Some(body.into())).await?.into_keys()
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Bytes>) -> Outcome<T> {
         let (status, answer) = self.https.request(method, path, body).await?;
+        self.parse(path, status, &answer)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, path: &str, status: StatusCode, answer: &[u8]) -> Outcome<T> {
         if status == StatusCode::OK {
-            let parsed = serde_json::from_slice(&answer);
+            let parsed = serde_json::from_slice(answer);
             return parsed
-                .map_err(|_| Failure::new(format!("answer of {} to {path} is malformed", self.https.address())));
+                .map_err(|_| Failure::new(format!("answer of {} to {path} is malformed", self.https.server())));
         }
         let said =
-            serde_json::from_slice::<ErrorBody>(&answer).map_or_else(|_| "no reason given".to_owned(), |e| e.text());
-        Err(Failure::new(format!("{} refused {path} for {}: {status}: {said}", self.https.address(), self.sae)))
+            serde_json::from_slice::<ErrorBody>(answer).map_or_else(|_| "no reason given".to_owned(), |e| e.text());
+        Err(Failure::new(format!("{} refused {path} for {}: {status}: {said}", self.https.server(), self.sae)))
     }
 }
 
 #[derive(Deserialize)]
 struct KeyContainer {
     keys: Vec<RawKey>,
+}
+
+impl KeyContainer {
+    fn into_keys(self) -> Outcome<Vec<SuppliedKey>> {
+        self.keys.into_iter().map(SuppliedKey::try_from).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -182,6 +219,13 @@ impl ErrorBody {
             .collect();
         if details.is_empty() { self.message } else { format!("{} ({})", self.message, details.join(", ")) }
     }
+}
+
+/// Path and body that ask for keys by their ids.
+fn decrypt_request(master: &SaeId, ids: &[KeyId]) -> (String, String) {
+    let ids: Vec<_> = ids.iter().map(|id| serde_json::json!({ "key_ID": id.to_string() })).collect();
+    let body = serde_json::json!({ "key_IDs": ids }).to_string();
+    (format!("/api/v1/keys/{}/dec_keys", encode(master)), body)
 }
 
 /// Percent-encodes an SAE id for use in a path (RFC 3986, unreserved characters stay).

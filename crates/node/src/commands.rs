@@ -1,6 +1,7 @@
 //! The commands of `qurrent`: arguments, what they do, what they print.
 
 pub mod audit;
+pub mod bench;
 pub mod demo;
 pub mod fibre;
 pub mod key;
@@ -9,6 +10,7 @@ pub mod model;
 pub mod network;
 pub mod node;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Context as _, Outcome};
@@ -31,4 +33,17 @@ pub fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) 
 pub fn say(line: &str) -> Outcome<()> {
     use std::io::Write as _;
     writeln!(std::io::stdout().lock(), "{line}").context(|| "cannot write to standard output".to_owned())
+}
+
+/// Progress of long work, on a terminal; nothing for `--json`.
+pub(crate) fn spinner(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(std::time::Duration::from_millis(120));
+    bar
 }

@@ -3,17 +3,21 @@
 //! Paths in a file are relative to that file. Secrets stand in files of their own, named by path, and are
 //! refused when others can read them.
 
+mod link;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use optics::Attack;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::id::{LinkId, SaeId, SiteId};
 use types::network::Network;
 
+pub use self::link::{DeviceConfig, HostPort, LinkConfig, LinkSource};
 use crate::failure::{Context as _, Failure, Outcome};
 
 /// `node.toml`: one site's process.
@@ -83,20 +87,6 @@ pub struct PeerConfig {
     pub kx: SocketAddr,
 }
 
-/// One end of a link.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinkConfig {
-    /// Which link of the network file.
-    pub id: LinkId,
-    /// Classical channel: Alice's process listens here, Bob's connects.
-    pub classical: SocketAddr,
-    /// The quantum channel's process.
-    pub fibre: SocketAddr,
-    /// First authentication key, the same file at both ends. Consumed at the first start.
-    pub initial_key: PathBuf,
-}
-
 /// `sae.toml`: one secure application entity and the KME that serves it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,8 +107,19 @@ pub struct FibreConfig {
     pub network: PathBuf,
     /// Simulated seconds per second of the wall clock.
     pub time_scale: f64,
-    /// Where each link's modules plug in.
-    pub link: BTreeMap<LinkId, SocketAddr>,
+    /// The links' quantum channels.
+    pub link: BTreeMap<LinkId, FibreLink>,
+}
+
+/// The quantum channel of one link.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FibreLink {
+    /// Where its modules plug in.
+    pub at: SocketAddr,
+    /// What an eavesdropper does to it. May be changed while the process runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack: Option<Attack>,
 }
 
 impl NodeConfig {
@@ -142,7 +143,7 @@ impl NodeConfig {
         }
         config.tls.resolve(base);
         for link in &mut config.link {
-            link.initial_key = base.join(&link.initial_key);
+            link.resolve(base);
         }
         Ok(config)
     }

@@ -9,6 +9,7 @@ pub struct Failure {
     what: String,
     remedy: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    exit_code: u8,
 }
 
 /// Result of a command or of a part of it.
@@ -17,7 +18,7 @@ pub type Outcome<T> = Result<T, Failure>;
 impl Failure {
     /// What happened, naming the thing.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: None, source: None }
+        Self { what: what.into(), remedy: None, source: None, exit_code: 1 }
     }
 
     /// What the user can do about it.
@@ -25,6 +26,19 @@ impl Failure {
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
+    }
+
+    /// With which exit code the process ends; 1 unless said otherwise.
+    #[must_use]
+    pub fn exit_code(mut self, code: u8) -> Self {
+        self.exit_code = code;
+        self
+    }
+
+    /// The exit code of a process that ends with this failure.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        self.exit_code
     }
 
     /// The error underneath.

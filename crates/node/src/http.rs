@@ -13,17 +13,21 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::config::HostPort;
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::tls;
 
 /// A client of one HTTPS server.
 pub struct HttpsClient {
-    address: SocketAddr,
+    server: HostPort,
+    /// What the server's certificate must hold.
+    name: ServerName<'static>,
     connector: TlsConnector,
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
@@ -32,13 +36,27 @@ impl HttpsClient {
     /// A client that connects at its first request.
     #[must_use]
     pub fn new(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
-        Self { address, connector: TlsConnector::from(config), connection: Mutex::new(None) }
+        Self {
+            server: address.into(),
+            name: tls::server_name(address.ip()),
+            connector: TlsConnector::from(config),
+            connection: Mutex::new(None),
+        }
     }
 
-    /// The server's address.
+    /// As [`HttpsClient::new`], for a server known by name or address; a name is looked up at every connection.
+    ///
+    /// # Errors
+    /// If the host is neither a name nor an address.
+    pub fn named(server: HostPort, config: Arc<ClientConfig>) -> Outcome<Self> {
+        let name = ServerName::try_from(server.host().to_owned()).context(|| format!("host {}", server.host()))?;
+        Ok(Self { server, name, connector: TlsConnector::from(config), connection: Mutex::new(None) })
+    }
+
+    /// The server's host and port.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn server(&self) -> &HostPort {
+        &self.server
     }
 
     /// Sends a request and reads the whole answer.
@@ -48,7 +66,7 @@ impl HttpsClient {
     pub async fn request(&self, method: Method, path: &str, body: Option<Bytes>) -> Outcome<(StatusCode, Bytes)> {
         let exchange = timeout(ANSWER_MAX, self.exchange(method, path, body));
         exchange.await.unwrap_or_else(|_| {
-            Err(Failure::new(format!("{} did not answer {path} within {} s", self.address, ANSWER_MAX.as_secs())))
+            Err(Failure::new(format!("{} did not answer {path} within {} s", self.server, ANSWER_MAX.as_secs())))
         })
     }
 
@@ -67,30 +85,30 @@ impl HttpsClient {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, self.address.to_string())
+            .header(header::HOST, self.server.to_string())
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body.unwrap_or_default()))
             .context(|| format!("request {path}"))?;
-        let answer = sender.send_request(request).await.context(|| format!("request {path} to {}", self.address))?;
+        let answer = sender.send_request(request).await.context(|| format!("request {path} to {}", self.server))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await
-            .context(|| format!("answer of {} to {path}", self.address))?
+            .context(|| format!("answer of {} to {path}", self.server))?
             .to_bytes();
         *slot = Some(sender);
         Ok((status, body))
     }
 
     async fn connect(&self) -> Outcome<SendRequest<Full<Bytes>>> {
-        let address = self.address;
+        let address = &self.server;
         let unreachable = || Failure::new(format!("cannot reach {address}")).remedy("is that site's process running?");
-        let tcp = timeout(CONNECT_MAX, TcpStream::connect(address))
+        let tcp = timeout(CONNECT_MAX, TcpStream::connect((address.host(), address.port())))
             .await
             .map_err(|_| unreachable())?
             .map_err(|error| unreachable().source(error))?;
         tcp.set_nodelay(true).context(|| format!("connection to {address}"))?;
-        let tls = timeout(CONNECT_MAX, self.connector.connect(tls::server_name(address.ip()), tcp))
+        let tls = timeout(CONNECT_MAX, self.connector.connect(self.name.clone(), tcp))
             .await
             .map_err(|_| Failure::new(format!("TLS handshake with {address} timed out")))?
             .map_err(|error| {
@@ -100,6 +118,7 @@ impl HttpsClient {
             })?;
         let (sender, connection) =
             handshake(TokioIo::new(tls)).await.context(|| format!("HTTP connection to {address}"))?;
+        let address = address.clone();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%address, %error, "connection ended");

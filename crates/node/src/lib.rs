@@ -14,11 +14,13 @@
 //! | [`demo`] | the reference network on one machine, and its story |
 //! | [`config`], [`provision`], [`pki`] | configuration files; one folder from a network file; certificates |
 //! | [`tls`], [`serve`], [`http`], [`client`] | mutual TLS, accept loops, the client of ETSI GS QKD 014 |
+//! | [`bench`] | published figures, measured again |
 //! | [`failure`] | what a command says when it fails |
 //! | [`entropy`], [`clock`], [`stop`] | randomness, time and the clean stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod api;
+pub mod bench;
 pub mod board;
 pub mod cli;
 pub mod client;

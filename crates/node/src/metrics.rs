@@ -211,6 +211,8 @@ mod tests {
                 blocks: 7,
                 aborted: 2,
                 last_abort: Some("hidden".to_owned()),
+                last_alarm: None,
+                last_block: None,
                 stock_out_bits: 1_000,
                 stock_in_bits: 2_000,
                 time_scale: None,

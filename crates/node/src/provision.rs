@@ -27,8 +27,8 @@ use types::id::{LinkId, SaeId, SiteId};
 use types::network::Network;
 
 use crate::config::{
-    FibreConfig, LinkConfig, Listen, NodeConfig, PeerConfig, SaeConfig, TlsFiles, read_network, write_secret,
-    write_toml,
+    FibreConfig, FibreLink, LinkConfig, LinkSource, Listen, NodeConfig, PeerConfig, SaeConfig, TlsFiles, read_network,
+    write_secret, write_toml,
 };
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
@@ -109,6 +109,19 @@ impl Layout {
         self.site(site).join("node.toml")
     }
 
+    /// Where the dashboard of a provisioned network listens.
+    ///
+    /// # Errors
+    /// If no site has one.
+    pub fn dashboard(&self, network: &Network) -> Outcome<SocketAddr> {
+        for site in network.sites().keys() {
+            if let Some(address) = NodeConfig::read(&self.node(site))?.listen.dashboard {
+                return Ok(address);
+            }
+        }
+        Err(Failure::new("no site of this network has a dashboard").remedy("name a [[centre]] with served_by"))
+    }
+
     /// An SAE's folder.
     #[must_use]
     pub fn sae(&self, site: &SiteId, sae: &SaeId) -> PathBuf {
@@ -159,8 +172,7 @@ pub fn provision(network_file: &Path, layout: &Layout, time_scale: f64) -> Outco
         }
     }
     write_toml(&layout.trust(), &trust)?;
-    let fibre = FibreConfig { network: "network.toml".into(), time_scale, link: plan.fibre };
-    write_toml(&layout.fibre(), &fibre)?;
+    write_toml(&layout.fibre(), &plan.fibre_config(time_scale))?;
     // Last: its presence says that everything else is there.
     let text = fs::read(network_file).context(|| format!("cannot read {}", network_file.display()))?;
     fs::write(layout.network(), text).context(|| format!("cannot write {}", layout.network().display()))?;
@@ -235,7 +247,7 @@ pub fn reassign_ports(network: &Network, layout: &Layout) -> Outcome<()> {
         write_sae_config(layout, &plan, sae, site)?;
     }
     let time_scale = FibreConfig::read(&layout.fibre())?.time_scale;
-    write_toml(&layout.fibre(), &FibreConfig { network: "network.toml".into(), time_scale, link: plan.fibre })
+    write_toml(&layout.fibre(), &plan.fibre_config(time_scale))
 }
 
 fn provision_site(
@@ -278,8 +290,8 @@ fn write_node_config(
         Ok(LinkConfig {
             id: id.clone(),
             classical: plan.address(&plan.classical, id)?,
-            fibre: plan.address(&plan.fibre, id)?,
             initial_key: initial_key_path(id),
+            source: LinkSource::Simulated { fibre: plan.address(&plan.fibre, id)? },
         })
     };
     let config = NodeConfig {
@@ -329,6 +341,12 @@ impl AddressPlan {
             network.links().keys().map(|link| Ok((link.clone(), ports.take()?))).collect()
         };
         Ok(Self { sites, classical: per_link()?, fibre: per_link()? })
+    }
+
+    fn fibre_config(&self, time_scale: f64) -> FibreConfig {
+        let quiet = |at: &SocketAddr| FibreLink { at: *at, attack: None };
+        let link = self.fibre.iter().map(|(id, at)| (id.clone(), quiet(at))).collect();
+        FibreConfig { network: "network.toml".into(), time_scale, link }
     }
 
     fn site(&self, site: &SiteId) -> Outcome<&Listen> {

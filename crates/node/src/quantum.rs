@@ -7,6 +7,8 @@
 //!  LinkEnd (Alice) <================ classical channel (TCP) ================>
 //! ```
 //!
+//! A link may be fed by QKD devices of another maker instead of a fibre process ([`vendor`]).
+//!
 //! The fibre process stands for the glass and the receiver's optics. It is the only stand-in of the whole
 //! system; nothing above [`module`] can tell.
 
@@ -15,3 +17,4 @@ pub mod fibre;
 pub mod link;
 pub mod module;
 pub mod plug;
+pub mod vendor;

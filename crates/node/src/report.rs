@@ -57,12 +57,39 @@ pub struct LinkReport {
     pub aborted: u64,
     /// Why the last block was given up.
     pub last_abort: Option<String>,
+    /// What the last alarm looked like, with its evidence.
+    #[serde(default)]
+    pub last_alarm: Option<String>,
+    /// Figures of the last block filed.
+    #[serde(default)]
+    pub last_block: Option<BlockReport>,
     /// Key ready for sending from here, in bits.
     pub stock_out_bits: u64,
     /// Key ready for receiving here, in bits.
     pub stock_in_bits: u64,
     /// Simulated seconds per second that the light really ran; `None` at Alice, who does not see the clicks.
     pub time_scale: Option<f64>,
+}
+
+/// A block that was filed: what it was made of and what it gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockReport {
+    /// Its number.
+    pub block: u64,
+    /// Rule under which its length was computed.
+    pub rule: String,
+    /// Sifted key-basis bits.
+    pub sifted: u64,
+    /// Error rate that reconciliation found.
+    pub qber: f64,
+    /// Disclosed bits over the Shannon limit.
+    pub leak_factor: Option<f64>,
+    /// Secret bits after privacy amplification.
+    pub secret: u64,
+    /// Of these, bits kept for authentication.
+    pub kept: u64,
+    /// Seconds of light from its first to its last detection.
+    pub light_s: f64,
 }
 
 /// End-to-end stock towards another site.

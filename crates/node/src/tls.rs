@@ -85,6 +85,18 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
     SaeId::new(name).ok().map(Identity::Sae)
 }
 
+/// The SAE that the own certificate names.
+///
+/// # Errors
+/// If the file is missing or names none.
+pub fn own_sae(files: &TlsFiles) -> Outcome<SaeId> {
+    match chain(files)?.first().and_then(identity) {
+        Some(Identity::Sae(sae)) => Ok(sae),
+        _ => Err(Failure::new(format!("certificate {} names no SAE", files.certificate.display()))
+            .remedy("the QKD device's maker issues it; its subject's common name is the SAE id")),
+    }
+}
+
 fn authorities(files: &TlsFiles) -> Outcome<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.ca)? {

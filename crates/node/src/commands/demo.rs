@@ -1,20 +1,21 @@
 //! `qurrent demo`: five substations on this machine, from quantum light to a verified audit trail.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
-use indicatif::{ProgressBar, ProgressStyle};
+use optics::Attack;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use types::id::LinkId;
 
-use super::{print, say};
+use super::{print, say, spinner};
 use crate::config::{NodeConfig, read_network};
 use crate::demo::observer::Observer;
-use crate::demo::processes::Processes;
+use crate::demo::processes::{self, Processes};
 use crate::demo::story::{Stage, Told};
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::provision::{Layout, app_sae, provision, reassign_ports};
@@ -28,6 +29,8 @@ Examples:
   qurrent demo                            run, then stay up with the dashboard until Ctrl-C
   qurrent demo --exit --json              run, print the table as JSON, end
   qurrent demo --model my.safetensors     distribute your own model
+  qurrent demo --attack taiyuan-jinzhong=intercept-resend:0.5
+                                          let an eavesdropper at that link, and see him named
 A second start in the same folder resumes with the keys and models that are there.")]
 pub struct DemoArgs {
     /// A .safetensors file to distribute; default: the real all-MiniLM-L6-v2 from PyPI.
@@ -36,6 +39,9 @@ pub struct DemoArgs {
     /// Folder of all sites' data.
     #[arg(long, value_name = "DIR", default_value = "qurrent-demo")]
     dir: PathBuf,
+    /// An eavesdropper on a link, as LINK=ATTACK; `qurrent link run --help` names the attacks.
+    #[arg(long, value_name = "LINK=ATTACK", value_parser = parse_attack)]
+    attack: Vec<(LinkId, Attack)>,
     /// End when the story is told; exit code 0 only if every step did what it says.
     #[arg(long)]
     exit: bool,
@@ -71,7 +77,7 @@ pub async fn run(args: DemoArgs) -> Outcome<()> {
     let cancel = stop::on_signal()?;
     fs::create_dir_all(&args.dir).context(|| format!("cannot make folder {}", args.dir.display()))?;
     let dir = args.dir.canonicalize().context(|| format!("folder {}", args.dir.display()))?;
-    let _lock = lock(&dir)?;
+    let _lock = processes::lock(&dir, "demo.lock")?;
     let layout = Layout::new(&dir);
     let resumed = layout.exists();
     if resumed {
@@ -80,8 +86,12 @@ pub async fn run(args: DemoArgs) -> Outcome<()> {
         provision(&network_file(&args, &dir)?, &layout, args.time_scale)?;
     }
     let network = read_network(&layout.network())?;
-    let dashboard = dashboard_of(&network, &layout)?;
-    let progress = progress_bar(args.json);
+    if let Some((link, _)) = args.attack.iter().find(|(link, _)| !network.links().contains_key(link)) {
+        return Err(Failure::new(format!("the network has no link {link}"))
+            .remedy(format!("`qurrent network show --network {}` lists its links", layout.network().display())));
+    }
+    let dashboard = layout.dashboard(&network)?;
+    let progress = spinner(args.json);
     if !args.json {
         say(&format!("folder {}, dashboard http://{dashboard}", dir.display()))?;
     }
@@ -92,6 +102,7 @@ pub async fn run(args: DemoArgs) -> Outcome<()> {
         layout,
         network,
         model: args.model.clone(),
+        attacks: args.attack.clone(),
         resumed,
         told: Vec::new(),
         progress,
@@ -190,15 +201,6 @@ fn look_next(stage: &Stage) -> Outcome<Vec<String>> {
     ])
 }
 
-fn dashboard_of(network: &types::network::Network, layout: &Layout) -> Outcome<std::net::SocketAddr> {
-    for site in network.sites().keys() {
-        if let Some(address) = NodeConfig::read(&layout.node(site))?.listen.dashboard {
-            return Ok(address);
-        }
-    }
-    Err(Failure::new("no site of this network has a dashboard").remedy("name a [[centre]] with served_by"))
-}
-
 fn network_file(args: &DemoArgs, dir: &Path) -> Outcome<PathBuf> {
     if let Some(file) = &args.network {
         return Ok(file.clone());
@@ -209,28 +211,11 @@ fn network_file(args: &DemoArgs, dir: &Path) -> Outcome<PathBuf> {
     Ok(file)
 }
 
-/// One demo a folder. The lock goes with the process, however it ends.
-fn lock(dir: &Path) -> Outcome<File> {
-    let path = dir.join("demo.lock");
-    let file = File::create(&path).context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::new(format!("a demo runs in {} already", dir.display()))
-            .remedy("stop that one, or choose another folder with --dir")),
-        Err(TryLockError::Error(error)) => Err(error).context(|| format!("cannot lock {}", path.display())),
-    }
-}
-
-fn progress_bar(quiet: bool) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(std::time::Duration::from_millis(120));
-    bar
+/// LINK=ATTACK.
+fn parse_attack(text: &str) -> Result<(LinkId, Attack), String> {
+    let (link, attack) = text.split_once('=').ok_or("write LINK=ATTACK, for example taiyuan-jinzhong=blinding")?;
+    let link = LinkId::new(link).map_err(|error| error.to_string())?;
+    Ok((link, attack.parse::<Attack>().map_err(|error| error.to_string())?))
 }
 
 const TABLE_WIDTH: u16 = 118;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::FibreConfig;
 use crate::failure::Outcome;
 use crate::{quantum, stop};
 
@@ -22,5 +21,5 @@ pub struct FibreArgs {
 /// # Errors
 /// If the configuration is wrong or a port is taken.
 pub async fn run(args: FibreArgs) -> Outcome<()> {
-    quantum::fibre::run(FibreConfig::read(&args.config)?, stop::on_signal()?).await
+    quantum::fibre::run(args.config, stop::on_signal()?).await
 }

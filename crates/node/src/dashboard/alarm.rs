@@ -90,6 +90,10 @@ fn links(view: &View<'_>, link: &LinkView<'_>, alarms: &mut Vec<Alarm>) {
         }
         Some(QberGrade::Good) | None => {}
     }
+    if let Some(suspicion) = link.last_alarm() {
+        let text = format!("looks attacked: {}", shortened(suspicion, CAUSE_CHARS_MAX));
+        alarms.push(Alarm::new(Severity::Fault, &name, text));
+    }
     if let (Some(aborted @ 1..), Some(cause)) = (link.aborted(), link.last_abort()) {
         let blocks = if aborted == 1 { "block" } else { "blocks" };
         let text = format!("gave up {} {blocks}; last cause: {}", grouped(aborted), shortened(cause, CAUSE_CHARS_MAX));

@@ -37,6 +37,8 @@ fn report(network: &Network, site: &SiteId, index: u64, now: UtcNanos) -> SiteRe
             aborted: u64::from(link.id.as_str() == "taiyuan-jinzhong"),
             last_abort: (link.id.as_str() == "taiyuan-jinzhong")
                 .then(|| "QBER 25.1 % of the key basis is above the limit".to_owned()),
+            last_alarm: None,
+            last_block: None,
             stock_out_bits: 1_250_000 - 5_000 * index,
             stock_in_bits: 980_000 + 5_000 * index,
             time_scale: Some(14.2),

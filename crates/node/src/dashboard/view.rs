@@ -309,6 +309,11 @@ impl<'a> LinkView<'a> {
         self.ends().find_map(|end| end.report.last_abort.as_deref())
     }
 
+    /// What the link looks attacked by, until it gives key again.
+    pub(super) fn last_alarm(&self) -> Option<&'a str> {
+        self.ends().find_map(|end| end.report.last_alarm.as_deref())
+    }
+
     /// Bits ready to carry from Alice to Bob: the sender's count, else the receiver's.
     pub(super) fn stock_to_bob_bits(&self) -> Option<u64> {
         let sender = self.alice.map(|end| end.report.stock_out_bits);

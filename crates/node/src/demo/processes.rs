@@ -4,7 +4,7 @@
 //! so that no child outlives a killed demo.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,6 +108,21 @@ impl Processes {
             let said = String::from_utf8_lossy(&output.stderr);
             Err(Failure::new(format!("{what} failed: {}", said.trim())))
         }
+    }
+}
+
+/// Keeps a folder to one run at a time. The lock goes with the process, however it ends.
+///
+/// # Errors
+/// If another process holds it.
+pub fn lock(dir: &Path, file: &str) -> Outcome<File> {
+    let path = dir.join(file);
+    let file = File::create(&path).context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(format!("another one runs in {} already", dir.display()))
+            .remedy("stop that one, or choose another folder with --dir")),
+        Err(TryLockError::Error(error)) => Err(error).context(|| format!("cannot lock {}", path.display())),
     }
 }
 

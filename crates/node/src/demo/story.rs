@@ -1,5 +1,6 @@
 //! The story: what the demo does, step by step, and what each step measured.
 
+mod attack;
 mod keys;
 mod model;
 mod network;
@@ -10,7 +11,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
+use optics::Attack;
 use serde::Serialize;
+use types::id::LinkId;
 use types::network::Network;
 
 use super::observer::Observer;
@@ -43,6 +46,8 @@ pub struct Stage {
     pub observer: Observer,
     /// Model file that the user named.
     pub model: Option<PathBuf>,
+    /// Eavesdroppers that the user wants to see, by link.
+    pub attacks: Vec<(LinkId, Attack)>,
     /// Simulated seconds per second.
     pub time_scale: f64,
     /// Whether the folder was there before.
@@ -66,6 +71,9 @@ impl Stage {
         let published = self.step("model published", model::publish).await?;
         self.step("model fetched", async |stage: &mut Self| model::fetch(stage, &published).await).await?;
         self.step("telecontrol protected", telecontrol::protect).await?;
+        if !self.attacks.is_empty() {
+            self.step("eavesdroppers noticed", attack::notice).await?;
+        }
         self.step("audit trail verified", trail::verify).await
     }
 

@@ -4,61 +4,98 @@
 //! Simulated time runs `time_scale` times as fast as the wall clock, or slower when Bob's process does not keep
 //! up: the connection's back-pressure stops the light, never loses clicks.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crypto::rand_core::Rng as _;
 use crypto::secret::SecretBytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use optics::{Channel, Emission};
+use optics::{Attack, Channel, Emission};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use types::id::LinkId;
 use types::network::{Link, Network};
 use types::quantum::Slot;
 
 use super::plug::{FromFibre, Hello, PlugStream, frame};
 use crate::clock;
-use crate::config::{FibreConfig, read_network};
+use crate::config::{FibreConfig, FibreLink, read_network};
 use crate::entropy::os_rng;
 use crate::failure::{Failure, Outcome};
 use crate::serve;
 
-/// Runs the fibres of a configuration until the token is cancelled.
+/// Runs the fibres of a configuration until the token is cancelled. Attacks in the file may be changed at any time;
+/// the other fields count at the start.
 ///
 /// # Errors
 /// If the network file is wrong, a link is unknown, or a port is taken.
-pub async fn run(config: FibreConfig, stop: CancellationToken) -> Outcome<()> {
+pub async fn run(file: PathBuf, stop: CancellationToken) -> Outcome<()> {
+    let config = FibreConfig::read(&file)?;
     let network = read_network(&config.network)?;
     let mut fibres = JoinSet::new();
-    for (id, address) in &config.link {
+    let mut attackers = BTreeMap::new();
+    for (id, FibreLink { at, attack }) in &config.link {
         let link = link_of(&network, id)?;
-        let listener = serve::bind(*address, &format!("the fibre of link {id}")).await?;
-        let fibre = Fibre { link, time_scale: config.time_scale, stop: stop.clone() };
+        let listener = serve::bind(*at, &format!("the fibre of link {id}")).await?;
+        let (attacker, attack) = watch::channel(*attack);
+        attackers.insert(id.clone(), attacker);
+        let fibre = Fibre { link, time_scale: config.time_scale, attack, stop: stop.clone() };
         fibres.spawn(fibre.run(listener));
     }
     tracing::info!(links = config.link.len(), time_scale = config.time_scale, "fibres lit");
+    fibres.spawn(follow(file, attackers, stop));
     while fibres.join_next().await.is_some() {}
     Ok(())
 }
 
-fn link_of(network: &Network, id: &types::id::LinkId) -> Outcome<Arc<Link>> {
+fn link_of(network: &Network, id: &LinkId) -> Outcome<Arc<Link>> {
     let link = network.links().get(id).cloned().map(Arc::new);
     link.ok_or_else(|| Failure::new(format!("fibre.toml names link {id}, which the network file does not have")))
+}
+
+/// Reads the file again whenever it changes, for its attacks.
+async fn follow(file: PathBuf, attackers: BTreeMap<LinkId, watch::Sender<Option<Attack>>>, stop: CancellationToken) {
+    let changed = |file: &Path| std::fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    let mut last = changed(&file);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(FOLLOW) => {}
+            () = stop.cancelled() => return,
+        }
+        let now = changed(&file);
+        if now == last {
+            continue;
+        }
+        last = now;
+        match FibreConfig::read(&file) {
+            Ok(config) => {
+                for (id, attacker) in &attackers {
+                    let attack = config.link.get(id).and_then(|link| link.attack);
+                    attacker.send_if_modified(|now| std::mem::replace(now, attack) != attack);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "attacks stay as they are"),
+        }
+    }
 }
 
 struct Fibre {
     link: Arc<Link>,
     time_scale: f64,
+    attack: watch::Receiver<Option<Attack>>,
     stop: CancellationToken,
 }
 
 impl Fibre {
-    async fn run(self, listener: TcpListener) {
+    async fn run(mut self, listener: TcpListener) {
         let (plugged, mut modules) = mpsc::channel(8);
         let accept = accept(listener, self.link.clone(), plugged);
+        let stop = self.stop.clone();
         let sessions = async {
             let mut waiting = Waiting::default();
             while let Some((hello, stream)) = modules.recv().await {
@@ -71,12 +108,12 @@ impl Fibre {
         tokio::select! {
             () = accept => {}
             () = sessions => {}
-            () = self.stop.cancelled() => {}
+            () = stop.cancelled() => {}
         }
     }
 
     /// One quantum session: ends when either module is unplugged.
-    async fn session(&self, emission: &SecretBytes, mut alice: PlugStream, mut bob: PlugStream) {
+    async fn session(&mut self, emission: &SecretBytes, mut alice: PlugStream, mut bob: PlugStream) {
         let Ok(emission) = emission.expose(Emission::from_bytes) else {
             let reason = "the light of the transmitter is malformed".to_owned();
             drop(alice.send(FromFibre::Refused { reason }.encode()).await);
@@ -86,8 +123,9 @@ impl Fibre {
         os_rng().fill_bytes(&mut seed);
         // The wall clock makes the number larger than that of any session before, also after a restart.
         let session = clock::utc_now().0;
-        let link = &self.link;
-        let mut channel = Channel::new(&link.hardware, link.length, &link.decoy, emission, seed);
+        let link = self.link.clone();
+        let mut channel = Channel::new(&link, emission, seed);
+        self.attack.mark_changed();
         let started = FromFibre::Started { session }.encode();
         if alice.send(started.clone()).await.is_err() || bob.send(started).await.is_err() {
             return;
@@ -104,6 +142,11 @@ impl Fibre {
             let elapsed = last.elapsed().min(CATCH_UP_MAX);
             last = Instant::now();
             owed += elapsed.as_secs_f64() * self.time_scale * link.hardware.clock_hz;
+            if self.attack.has_changed().unwrap_or_default() {
+                let attack = *self.attack.borrow_and_update();
+                tracing::info!(link = %link.id, attack = attack.map_or("none".to_owned(), |attack| attack.to_string()), "attack");
+                channel.set_attack(attack);
+            }
             let slots = whole_slots(&mut owed);
             let until = Slot(channel.position().0.saturating_add(slots));
             let clicks = tokio::task::block_in_place(|| {
@@ -111,7 +154,11 @@ impl Fibre {
                 channel.run_until(until, &mut clicks);
                 clicks
             });
-            if bob.send(FromFibre::Clicks { until, clicks }.encode()).await.is_err() {
+            let watched = FromFibre::Transmitter(channel.take_transmitter_reading()).encode();
+            let reading = FromFibre::Receiver(channel.take_reading()).encode();
+            let clicks = FromFibre::Clicks { until, clicks }.encode();
+            if alice.send(watched).await.is_err() || bob.feed(reading).await.is_err() || bob.send(clicks).await.is_err()
+            {
                 break;
             }
         }
@@ -185,6 +232,8 @@ fn whole_slots(owed: &mut f64) -> u64 {
     whole as u64
 }
 
+/// How soon a change of the file is noticed.
+const FOLLOW: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(40);
 const CATCH_UP_MAX: Duration = Duration::from_millis(250);
 const HELLO_MAX: Duration = Duration::from_secs(5);

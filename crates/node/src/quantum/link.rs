@@ -11,14 +11,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crypto::record::Record;
 use crypto::secret::SecretBytes;
-use link::proof::Proof;
-use link::{BlockRecord, Input, LinkConfig, LinkEnd, Output, Preparations, SecretBlock};
+use link::vendor::VendorEnd;
+use link::{Alarm, BlockRecord, Input, LinkConfig, LinkEnd, Output, Preparations, SecretBlock};
 use optics::Source;
 use store::Store;
 use tokio::net::TcpListener;
@@ -31,22 +32,29 @@ use types::id::BlockSeq;
 use types::network::{Link, Network};
 use types::quantum::{Preparation, Role, Slot};
 
-use super::classical::{self, ChannelEvent};
+use super::classical::{self, ChannelEvent, ChannelEvents};
 use super::module::{self, ModuleEvent};
+use super::vendor::{self, Device};
 use crate::board::Board;
 use crate::clock;
-use crate::config::{LinkConfig as LinkAddresses, NodeConfig, read_secret_bytes};
+use crate::config::{LinkConfig as LinkAddresses, LinkSource, NodeConfig, read_secret_bytes};
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::keeper::Keeper;
-use crate::report::LinkReport;
+use crate::report::{BlockReport, LinkReport};
 
 /// A restored link end and where it plugs in.
 pub struct LinkEndConfig {
     link: Link,
     role: Role,
     addresses: LinkAddresses,
-    end: LinkEnd,
+    end: End,
+}
+
+/// The protocol core, by what makes the key.
+enum End {
+    Simulated(Box<LinkEnd>, SocketAddr),
+    Vendor(Box<VendorEnd>, Box<Device>),
 }
 
 impl LinkEndConfig {
@@ -68,24 +76,40 @@ impl LinkEndConfig {
             let link = network.links().get(&addresses.id).ok_or_else(unknown)?.clone();
             let role = link.role_of(&config.site).ok_or_else(unknown)?;
             let mut records = by_link.remove(&addresses.id).unwrap_or_default();
+            check_source(&link, &addresses.source, &records)?;
             if records.is_empty() {
-                records = provision(&link, &addresses.initial_key, store)?;
+                records = provision(&link, addresses, store)?;
             } else if addresses.initial_key.exists() {
                 let file = addresses.initial_key.display();
                 tracing::warn!(link = %link.id, %file, "the link has its key already; remove this file, it is a secret");
             }
-            let settings = LinkConfig {
-                link: link.id.clone(),
-                role,
-                decoy: link.decoy.clone(),
-                security: network.security(),
-                proof: Proof::Lim2014,
-                peer_timeout: PEER_TIMEOUT,
+            let what = || format!("records of link {}", link.id);
+            let end = match &addresses.source {
+                LinkSource::Simulated { fibre } => {
+                    let end = LinkEnd::restore(settings(&link, role, network), records).context(what)?;
+                    End::Simulated(Box::new(end), *fibre)
+                }
+                LinkSource::Etsi014(device) => {
+                    let end = VendorEnd::restore(vendor::core_config(&link, role, device), records).context(what)?;
+                    End::Vendor(Box::new(end), Box::new(Device::open(device)?))
+                }
             };
-            let end = LinkEnd::restore(settings, records).context(|| format!("records of link {}", link.id))?;
             ends.push(Self { link, role, addresses: addresses.clone(), end });
         }
         Ok(ends)
+    }
+}
+
+fn settings(link: &Link, role: Role, network: &Network) -> LinkConfig {
+    LinkConfig {
+        link: link.id.clone(),
+        role,
+        decoy: link.decoy.clone(),
+        security: network.security(),
+        proof: link.proof,
+        beyond_one_way: link.beyond_one_way,
+        reconciliation: link.reconciliation,
+        peer_timeout: PEER_TIMEOUT,
     }
 }
 
@@ -108,19 +132,19 @@ impl LinkTask {
     ) -> Outcome<Self> {
         let LinkEndConfig { link, role, addresses, end } = config;
         board.add_link(empty_report(&link, role));
+        let (end, fibre) = match end {
+            End::Simulated(end, fibre) => (*end, fibre),
+            End::Vendor(end, device) => {
+                let thread =
+                    vendor::start(link, role, &addresses, *end, *device, listener, keeper, board, stop).await?;
+                return Ok(Self { thread });
+            }
+        };
         let (module_events, module_inbox) = mpsc::channel(MODULE_QUEUE_MAX);
         let (channel_events, channel_inbox) = mpsc::channel(CHANNEL_QUEUE_MAX);
         let (disk, disk_inbox) = mpsc::unbounded_channel();
-        spawn_until(stop, module::run(link.clone(), role, addresses.fibre, module_events));
-        match (role, listener) {
-            (Role::Alice, Some(listener)) => {
-                spawn_until(stop, classical::listen(listener, link.id.clone(), channel_events));
-            }
-            (Role::Alice, None) => return Err(Failure::new(format!("link {} has no listener at Alice", link.id))),
-            (Role::Bob, _) => {
-                spawn_until(stop, classical::connect(addresses.classical, link.id.clone(), channel_events));
-            }
-        }
+        spawn_until(stop, module::run(link.clone(), role, fibre, module_events));
+        open_classical(&link, role, addresses.classical, listener, channel_events, stop)?;
         let filed = disk.clone();
         keeper.when_filed(link.id.clone(), Arc::new(move |seq| drop(filed.send(DiskEvent::Filed(seq))))).await;
         let worker = Worker {
@@ -143,6 +167,23 @@ impl LinkTask {
     pub async fn join(self) {
         drop(timeout(JOIN_MAX, self.thread).await);
     }
+}
+
+/// Opens the classical channel: Alice listens, Bob connects.
+pub(super) fn open_classical(
+    link: &Link,
+    role: Role,
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+    events: ChannelEvents,
+    stop: &CancellationToken,
+) -> Outcome<()> {
+    match (role, listener) {
+        (Role::Alice, Some(listener)) => spawn_until(stop, classical::listen(listener, link.id.clone(), events)),
+        (Role::Alice, None) => return Err(Failure::new(format!("link {} has no listener at Alice", link.id))),
+        (Role::Bob, _) => spawn_until(stop, classical::connect(address, link.id.clone(), events)),
+    }
+    Ok(())
 }
 
 /// What the keeper tells a link. At most a few are under way, as many as the core has asked for.
@@ -248,6 +289,8 @@ impl Worker {
                     self.input(Input::Detections(clicks));
                 }
             }
+            ModuleEvent::Receiver(reading) => self.input(Input::ReceiverReading(reading)),
+            ModuleEvent::Transmitter(reading) => self.input(Input::TransmitterReading(reading)),
             ModuleEvent::Lost => {
                 self.report(|report| report.lit = false);
                 self.tell_kme(false);
@@ -285,6 +328,7 @@ impl Worker {
                 }
                 Output::Block(block) => self.file(block),
                 Output::Aborted(record) => self.aborted(&record),
+                Output::Alarm(alarm) => self.alarm(alarm),
                 Output::Progress(progress) => {
                     let share = progress.sifted as f64 / progress.block_bits.max(1) as f64;
                     self.report(|report| report.progress = share);
@@ -305,8 +349,20 @@ impl Worker {
         let seconds = record.slots as f64 / self.link.hardware.clock_hz;
         let rate = record.secret.0.saturating_sub(record.spent.0) as f64 / seconds.max(1e-9);
         let qber = record.qber();
+        let last = BlockReport {
+            block: block.seq.0,
+            rule: record.rule().to_string(),
+            sifted: record.sifted(),
+            qber: qber.unwrap_or_default(),
+            leak_factor: record.efficiency(),
+            secret: record.secret.0,
+            kept: record.kept.0,
+            light_s: seconds,
+        };
         self.report(|report| {
             report.blocks += 1;
+            report.last_block = Some(last);
+            report.last_alarm = None;
             report.qber = qber;
             report.secret_bit_s = Some(rate);
         });
@@ -316,7 +372,7 @@ impl Worker {
             secret: types::units::BitLen(block.key.len() as u64 * 8),
             authentication: record.kept,
             qber_ppm: parts_per_million(qber.unwrap_or_default()),
-            proof: record.proof.name().to_owned(),
+            proof: record.rule().to_string(),
         }]);
         let Some(peer) = self.link.other_end(self.site()).cloned() else { return };
         self.keeper.input_blocking(kms::Input::LinkBlock {
@@ -339,6 +395,14 @@ impl Worker {
         });
         let link = self.link.id.clone();
         self.keeper.record_blocking(vec![Event::BlockAborted { link, block: record.block, cause }]);
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        let Alarm { suspicion, evidence } = alarm;
+        tracing::error!(link = %self.link.id, role = ?self.role, %suspicion, evidence, "this link looks attacked");
+        self.report(|report| report.last_alarm = Some(format!("{suspicion}: {evidence}")));
+        let (link, suspicion) = (self.link.id.clone(), suspicion.to_string());
+        self.keeper.record_blocking(vec![Event::LinkAlarm { link, suspicion, evidence }]);
     }
 
     fn tell_kme(&self, up: bool) {
@@ -372,25 +436,44 @@ impl Worker {
 }
 
 /// Alice's simulated source as the record of her preparations.
-struct Light(Source);
+pub struct Light(pub Source);
 
 impl Preparations for Light {
-    fn prepare(&self, slot: Slot) -> Preparation {
-        self.0.prepare(slot)
+    fn prepare(&self, slots: &[Slot]) -> Vec<Preparation> {
+        self.0.prepare_all(slots)
     }
 }
 
 /// Puts the first key into the store, then destroys its file.
-fn provision(link: &Link, file: &Path, store: &mut Store) -> Outcome<Vec<Record>> {
+fn provision(link: &Link, config: &LinkAddresses, store: &mut Store) -> Outcome<Vec<Record>> {
     let what = || format!("first key of link {}", link.id);
+    let file = config.initial_key.as_path();
     let key = read_secret_bytes(file).map_err(|failure| {
         failure.remedy("both ends need the same new key file; a link that lost its store starts anew at both ends")
     })?;
     let key = SecretBytes::copy_of(&key);
-    let changes = LinkEnd::provision(&link.id, &key).context(what)?;
+    let changes = match &config.source {
+        LinkSource::Simulated { .. } => LinkEnd::provision(&link.id, &key),
+        LinkSource::Etsi014(_) => VendorEnd::provision(&link.id, &key),
+    };
+    let changes = changes.context(what)?;
     store.commit(&changes).context(what)?;
     destroy(file).context(|| format!("cannot destroy {}", file.display()))?;
     Ok(changes.into_iter().filter_map(put_record).collect())
+}
+
+/// A link's numbers and counters belong to one source.
+fn check_source(link: &Link, source: &LinkSource, records: &[Record]) -> Outcome<()> {
+    let vendor = matches!(source, LinkSource::Etsi014(_));
+    match records.iter().find_map(VendorEnd::made) {
+        Some(made) if made != vendor => {
+            let before = if made { "etsi014" } else { "simulated" };
+            Err(Failure::new(format!("link {} has run with source = \"{before}\" before", link.id)).remedy(
+                "a link keeps its source for life: set it back, or give the link a new id and a new initial key",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn put_record(change: crypto::record::Change) -> Option<Record> {
@@ -441,6 +524,8 @@ fn empty_report(link: &Link, role: Role) -> LinkReport {
         blocks: 0,
         aborted: 0,
         last_abort: None,
+        last_alarm: None,
+        last_block: None,
         stock_out_bits: 0,
         stock_in_bits: 0,
         time_scale: None,
@@ -456,7 +541,7 @@ fn parts_per_million(rate: f64) -> u64 {
     (rate.clamp(0.0, 1.0) * 1e6).round() as u64
 }
 
-fn spawn_until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn spawn_until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     let stop = stop.clone();
     tokio::spawn(async move {
         tokio::select! {

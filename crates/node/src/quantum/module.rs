@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use types::network::Link;
-use types::quantum::{Detection, Role, Slot};
+use types::quantum::{Detection, ReceiverReading, Role, Slot, TransmitterReading};
 use zeroize::Zeroizing;
 
 use super::plug::{FromFibre, Hello, PlugStream, frame};
@@ -34,6 +34,10 @@ pub enum ModuleEvent {
         /// In order of slot.
         clicks: Vec<Detection>,
     },
+    /// What Bob's watchdogs measured; comes before the clicks of the same slots.
+    Receiver(ReceiverReading),
+    /// What Alice's watchdog measured.
+    Transmitter(TransmitterReading),
     /// The session ended.
     Lost,
 }
@@ -74,6 +78,8 @@ async fn session(link: &Link, role: Role, fibre: SocketAddr, events: &mpsc::Send
         let event = match receive(&mut stream).await? {
             FromFibre::Started { session } => ModuleEvent::Started { session, source: source.take() },
             FromFibre::Clicks { until, clicks } => ModuleEvent::Clicks { until, clicks },
+            FromFibre::Receiver(reading) => ModuleEvent::Receiver(reading),
+            FromFibre::Transmitter(reading) => ModuleEvent::Transmitter(reading),
             FromFibre::Refused { reason } => return Err(Failure::new(format!("{} refused: {reason}", what()))),
         };
         if events.send(event).await.is_err() {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use types::codec::{CodecError, Reader, Writer};
 use types::id::LinkId;
-use types::quantum::{Basis, Detection, Role, Slot};
+use types::quantum::{Basis, Detection, ReceiverReading, Role, Slot, TransmitterReading};
 
 /// A framed connection between module and fibre.
 pub type PlugStream = Framed<TcpStream, LengthDelimitedCodec>;
@@ -45,6 +45,10 @@ pub enum FromFibre {
         /// In order of slot.
         clicks: Vec<Detection>,
     },
+    /// What the receiver's watchdogs measured; comes before the clicks of the same slots.
+    Receiver(ReceiverReading),
+    /// What the transmitter's watchdog measured.
+    Transmitter(TransmitterReading),
     /// The fibre does not take this module.
     Refused {
         /// Why.
@@ -113,6 +117,13 @@ impl FromFibre {
             Self::Refused { reason } => {
                 w.u8(3).bytes16(reason.as_bytes());
             }
+            Self::Receiver(reading) => {
+                w.u8(4).u64(reading.slots).u64(reading.photocurrent_ua.to_bits()).u32(reading.doubles);
+                reading.arrivals.iter().flatten().for_each(|clicks| _ = w.u32(*clicks));
+            }
+            Self::Transmitter(reading) => {
+                w.u8(5).u64(reading.slots).u64(reading.incoming_nw.to_bits());
+            }
         }
         w.finish().into()
     }
@@ -147,11 +158,31 @@ impl FromFibre {
                 Self::Clicks { until, clicks }
             }
             3 => Self::Refused { reason: r.text16("reason", 1_024)?.to_owned() },
+            4 => {
+                let slots = r.u64("slots")?;
+                let photocurrent_ua = finite(&mut r, "photocurrent")?;
+                let doubles = r.u32("double clicks")?;
+                let mut arrivals = [[0; ReceiverReading::GATE_PARTS]; 2];
+                for clicks in arrivals.iter_mut().flatten() {
+                    *clicks = r.u32("arrivals")?;
+                }
+                Self::Receiver(ReceiverReading { slots, photocurrent_ua, arrivals, doubles })
+            }
+            5 => Self::Transmitter(TransmitterReading {
+                slots: r.u64("slots")?,
+                incoming_nw: finite(&mut r, "incoming power")?,
+            }),
             _ => return Err(CodecError::Value { field: "kind" }),
         };
         r.end()?;
         Ok(message)
     }
+}
+
+/// A measured figure: finite and not negative.
+fn finite(r: &mut Reader<'_>, field: &'static str) -> Result<f64, CodecError> {
+    let value = f64::from_bits(r.u64(field)?);
+    if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(CodecError::Value { field }) }
 }
 
 fn role_number(role: Role) -> u8 {
@@ -162,7 +193,7 @@ fn role_number(role: Role) -> u8 {
 }
 
 const MAGIC: &[u8] = b"QFIB";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const EMISSION_MAX: usize = 1_024;
 const FRAME_MAX: usize = 8 << 20;
 
@@ -180,5 +211,19 @@ mod tests {
         let twice = FromFibre::Clicks { until: Slot(99), clicks: vec![click(5), click(5)] };
         assert!(FromFibre::decode(&twice.encode()).is_err());
         assert!(FromFibre::decode(&[2, 0, 0, 0, 0, 0, 0, 0, 9, 0xff, 0xff, 0xff, 0xff]).is_err());
+    }
+
+    #[test]
+    fn readings_round_trip_and_no_number_is_refused() {
+        let arrivals = [[1, 2, 3, 4, 5, 6, 7, 8], [9; 8]];
+        let receiver = FromFibre::Receiver(ReceiverReading { slots: 7, photocurrent_ua: 0.25, arrivals, doubles: 3 });
+        let transmitter = FromFibre::Transmitter(TransmitterReading { slots: 7, incoming_nw: 1.5 });
+        for message in [receiver, transmitter] {
+            assert_eq!(FromFibre::decode(&message.encode()), Ok(message));
+        }
+        for power in [f64::NAN, f64::INFINITY, -1.0] {
+            let reading = FromFibre::Transmitter(TransmitterReading { slots: 7, incoming_nw: power });
+            assert!(FromFibre::decode(&reading.encode()).is_err(), "{power}");
+        }
     }
 }

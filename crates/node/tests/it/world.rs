@@ -21,10 +21,16 @@ pub struct World {
 impl World {
     /// Provisions the three-site line; nothing runs yet.
     pub fn provision() -> Self {
+        Self::provision_file("line.toml", 30)
+    }
+
+    /// Provisions a network file of `tests/data`; nothing runs yet.
+    pub fn provision_file(file: &str, time_scale: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/line.toml");
+        let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
         let net_dir = dir.path().join("net");
-        ok(&["network", "init", "--time-scale", "30", "--network", str_of(&network), "--dir", str_of(&net_dir)]);
+        let scale = time_scale.to_string();
+        ok(&["network", "init", "--time-scale", &scale, "--network", str_of(&network), "--dir", str_of(&net_dir)]);
         Self { dir, children: BTreeMap::new() }
     }
 

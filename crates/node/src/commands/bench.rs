@@ -1,0 +1,128 @@
+//! `qurrent bench`: measures published figures again.
+
+use clap::{Args, ValueEnum};
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use types::quantum::Role;
+
+use super::print;
+use crate::bench::{self, Effort, Row};
+use crate::failure::{Failure, Outcome};
+
+/// Measure every published figure again, each beside the bar that it has to reach.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  cargo run --release -- bench link
+Exit code 0 when every bar is reached, 1 when one is not, 2 when something could not be measured.
+Figures of a development build mean nothing.")]
+pub struct BenchArgs {
+    /// Groups of figures; default: all.
+    #[arg(value_name = "GROUP")]
+    groups: Vec<Group>,
+    /// Only show that every measurement works; its figures mean nothing, and bars do not count.
+    #[arg(long)]
+    smoke: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A group of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// The quantum layer.
+    Link,
+}
+
+/// One end of the measurement from end to end; started by the bench itself.
+#[derive(Args, Debug)]
+pub struct EndArgs {
+    role: String,
+    address: std::net::SocketAddr,
+    blocks: u64,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// If a bar is not reached, or something could not be measured.
+pub fn run(args: &BenchArgs) -> Outcome<()> {
+    let effort = if args.smoke { Effort::Smoke } else { Effort::Full };
+    let groups = if args.groups.is_empty() { vec![Group::Link] } else { args.groups.clone() };
+    let mut rows = Vec::new();
+    for group in groups {
+        match group {
+            Group::Link => rows.extend(bench::link(effort)?),
+        }
+    }
+    print(args.json, &rows, || table(&rows))?;
+    if let Some(row) = rows.iter().find(|row| row.value.is_none()) {
+        return Err(Failure::new(format!("{} could not be measured: {}", row.name, row.how)).exit_code(2));
+    }
+    let missed: Vec<_> = rows.iter().filter(|row| row.met == Some(false)).map(|row| row.name.as_str()).collect();
+    if missed.is_empty() || args.smoke {
+        return Ok(());
+    }
+    Err(Failure::new(format!("bars not reached: {}", missed.join(", "))))
+}
+
+/// Runs one end.
+///
+/// # Errors
+/// As the end.
+pub fn run_end(args: &EndArgs) -> Outcome<()> {
+    let role = match args.role.as_str() {
+        "alice" => Role::Alice,
+        "bob" => Role::Bob,
+        other => return Err(Failure::new(format!("no role is called {other}"))),
+    };
+    bench::end::run(role, args.address, args.blocks)
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["figure", "value", "bar", "anchor", "", "how"]);
+    for row in rows {
+        let limit = |bar: f64| match row.better {
+            bench::Better::Higher => format!("≥ {}", short(bar)),
+            bench::Better::Lower => format!("≤ {}", short(bar)),
+        };
+        let mark = match row.met {
+            Some(true) => "ok",
+            Some(false) => "MISSED",
+            None => "-",
+        };
+        table.add_row([
+            row.name.clone(),
+            row.value.map_or("not measured".to_owned(), |value| format!("{} {}", short(value), row.unit)),
+            row.bar.map_or(String::new(), limit),
+            row.anchor.map_or(String::new(), |anchor| format!("{} ({})", short(anchor), row.anchor_source)),
+            mark.to_owned(),
+            row.how.clone(),
+        ]);
+    }
+    format!("{}\n{table}", machine())
+}
+
+/// Processor and load, so that a figure can be judged.
+fn machine() -> String {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or("?");
+    let build = if cfg!(debug_assertions) { "DEVELOPMENT BUILD" } else { "release build" };
+    format!("{}, {cores} cores, load {load}, {build}", model.trim_start_matches([' ', '\t', ':']))
+}
+
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 1e6 => format!("{value:.3e}"),
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
