@@ -408,6 +408,20 @@ mod tests {
         assert_eq!(links.iter().filter(|link| link.proof == Proof::Lim2014).count(), 4);
     }
 
+    /// The sample link of the guide, put into a network of two sites.
+    #[test]
+    fn the_guides_sample_is_a_link() {
+        let guide = include_str!("../../../../docs/guide/links.md");
+        let from = guide.find("```toml\n[[link]]\nid = \"east-west\"\nalice").expect("the sample stands in the guide");
+        let sample = guide[from..].trim_start_matches("```toml\n").split("```").next().unwrap();
+        let site = |id| format!("[[site]]\nid = \"{id}\"\nname = \"\"\nlatitude = 0.0\nlongitude = 0.0\n");
+        let head = SHANXI.split("[[site]]").next().unwrap();
+        let network = Network::parse(&[head, &site("east"), &site("west"), sample].concat()).unwrap();
+        let link = network.links().values().next().unwrap();
+        assert_eq!(link.coexistence.as_ref().map(|shared| shared.channels.len()), Some(2));
+        assert!(link.environment.is_some());
+    }
+
     #[test]
     fn no_input_panics() {
         for end in 0..SHANXI.len() {
