@@ -131,6 +131,11 @@ fn a_flipped_bit_in_any_message_gives_no_key_and_the_next_block_works() {
             }
             // A block number in a greeting may be bent upwards a little; nothing comes of it.
             assert!(errors > 0 || aborted > 0 || kind == Kind::Hello, "{kind:?} {place} was noticed");
+            for node in &pair.nodes {
+                let misbehaved = node.errors.iter().any(|error| matches!(error, Error::PeerMisbehaved(_)));
+                let named = node.alarms.contains(&crate::watch::Suspicion::Tampering);
+                assert_eq!(named, misbehaved, "{kind:?} {place} is named");
+            }
             let before = pair.nodes[0].pool.len();
             pair.run(1.2);
             pair.check();

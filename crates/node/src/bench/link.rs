@@ -54,8 +54,7 @@ fn optics(network: &Network, effort: Effort) -> Vec<Row> {
             "events/s",
             20e6,
             "possible detections of the 50 km reference link, all effects of its hardware, median of rounds",
-        )
-        .beside(20e6, "expected of a full model by the project's specification"),
+        ),
         Row::at_least(
             "optics.pulses_per_s",
             pulses,
