@@ -289,7 +289,8 @@ impl Alice {
         shared.answered(Subject::Block(block));
         let kind = step.kind();
         if let Step::Abort { cause } = step {
-            return self.aborted(shared, block, cause);
+            self.aborted(shared, block, cause);
+            return Ok(());
         }
         if let Step::TestBits(bits) = &step {
             return self.count(shared, now, block, bits, rng);
@@ -325,15 +326,13 @@ impl Alice {
         Ok(())
     }
 
-    /// Bob gives a block up; one that is being closed stays, because he may hold it.
-    fn aborted(&mut self, shared: &mut Shared, block: BlockSeq, cause: AbortCause) -> Result<(), Error> {
-        if self.closing.as_ref().is_some_and(|closing| closing.block == block) {
-            return Err(Misbehaviour::Contradiction { field: "abort of a finished block" }.into());
-        }
+    /// Bob gives a block up, perhaps while `Finish` is on its way to him: he ignores it then. Should somebody else have
+    /// said it after Bob's tag, Alice has not committed and the verdict of the next connection tells him so.
+    fn aborted(&mut self, shared: &mut Shared, block: BlockSeq, cause: AbortCause) {
         self.gathering.take_if(|gathering| gathering.block == block);
+        self.closing.take_if(|closing| closing.block == block);
         self.blocks.remove(&block);
         shared.give_up(block, cause);
-        Ok(())
     }
 
     /// Counts errors of the test basis; a full block goes its own way.

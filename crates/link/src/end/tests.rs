@@ -242,7 +242,8 @@ fn a_new_session_drops_what_waited_of_the_old_one() {
     pair.check();
     assert_eq!(pair.nodes[0].pool.len(), 1, "bits of both sessions fill one block");
     // Alice alone moves on: Bob's detections are refused until he is told.
-    let source = Box::new(|slot| pair::prepare(77, slot, types::network::Decoys::Two));
+    let prepare = |slot: &types::quantum::Slot| pair::prepare(77, *slot, types::network::Decoys::Two);
+    let source = Box::new(move |slots: &[types::quantum::Slot]| slots.iter().map(prepare).collect());
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     pair.nodes[0].end.handle_input(pair.now, Input::Transmitting { session: 77, source }, &mut rng).unwrap();
     pair.run(1.2);
@@ -416,6 +417,52 @@ fn watchdogs_stop_key_and_the_link_comes_back() {
         pair.check();
         assert!(!pair.nodes[0].pool.is_empty(), "key again after {suspicion}");
     }
+}
+
+/// Bob's watchdog barks while Alice's last message of the block is on its way to him.
+#[test]
+fn an_alarm_that_crosses_finish_is_no_tampering() {
+    use types::quantum::ReceiverReading;
+    let quiet = ReceiverReading { slots: 1, photocurrent_ua: 0.1, ..ReceiverReading::default() };
+    let mut pair = Pair::new(BITS, 17);
+    pair.reconnect();
+    let detections = pair.detect(60_000);
+    pair.input(1, Input::Detections(detections));
+    while pair.kinds.last() != Some(&Kind::Finish) {
+        assert!(pair.step(), "the block comes to its end");
+    }
+    pair.input(1, Input::ReceiverReading(ReceiverReading { photocurrent_ua: 50.0, ..quiet }));
+    pair.settle();
+    for node in &pair.nodes {
+        assert!(node.pool.is_empty() && node.errors.is_empty(), "{:?}", node.errors);
+        assert!(matches!(node.aborted[0].outcome, Outcome::Aborted(AbortCause::Alarm)), "{:?}", node.aborted);
+        assert!(!node.alarms.contains(&crate::watch::Suspicion::Tampering), "{:?}", node.alarms);
+    }
+    pair.input(1, Input::ReceiverReading(quiet));
+    pair.run(2.2);
+    pair.check();
+    assert!(!pair.nodes[0].pool.is_empty(), "key again");
+}
+
+/// Somebody says in Bob's name that he gives the block up, when he holds it already.
+#[test]
+fn a_forged_abort_in_place_of_confirm_leaves_no_key_at_one_end() {
+    let mut pair = Pair::new(BITS, 18);
+    pair.bend = Some(Box::new(|_, _, wire| {
+        if wire[0] == Kind::Confirm as u8 {
+            let block = wire[1..9].to_vec();
+            *wire = [&[Kind::Abort as u8], &block[..], &[AbortCause::Alarm as u8]].concat();
+        }
+        Fate::Arrives
+    }));
+    pair.run(1.05);
+    pair.check();
+    assert!(pair.nodes.iter().all(|node| node.pool.is_empty()));
+    assert!(pair.nodes[1].aborted.iter().any(|record| record.outcome == Outcome::Aborted(AbortCause::NotCommitted)));
+    pair.bend = None;
+    pair.run(1.2);
+    pair.check();
+    assert!(!pair.nodes[0].pool.is_empty(), "the next block works");
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Pair {
         self.session += 1;
         self.slot = 0;
         let (session, seed, decoys) = (self.session, self.session, self.decoys);
-        let source = Box::new(move |slot| prepare(seed, slot, decoys));
+        let source = Box::new(move |slots: &[Slot]| slots.iter().map(|slot| prepare(seed, *slot, decoys)).collect());
         self.input(0, Input::Transmitting { session, source });
         self.input(1, Input::Receiving { session });
     }
@@ -248,7 +248,7 @@ impl Pair {
         }
     }
 
-    fn detect(&mut self, count: usize) -> Vec<Detection> {
+    pub(super) fn detect(&mut self, count: usize) -> Vec<Detection> {
         let share = [0.3, 0.1, 0.0007].map(|rate| (rate / 0.3 * 4_294_967_296.0) as u64);
         let error = (self.qber * 4_294_967_296.0) as u64;
         let mut detections = Vec::with_capacity(count);
@@ -268,7 +268,7 @@ impl Pair {
     }
 
     /// Acts on one output or one message; `false` if there is none.
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         for at in 0..2 {
             if let Some(output) = self.nodes[at].end.poll_output() {
                 self.steps[at] += 1;
@@ -360,7 +360,7 @@ impl Pair {
         }
     }
 
-    fn input(&mut self, at: usize, input: Input) {
+    pub(super) fn input(&mut self, at: usize, input: Input) {
         if let Err(error) = self.nodes[at].end.handle_input(self.now, input, &mut self.rng) {
             self.fail(at, error);
         }
