@@ -76,6 +76,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The record that this change writes whole, if it does.
+    #[must_use]
+    pub fn into_put(self) -> Option<Record> {
+        match self {
+            Self::Put(record) => Some(record),
+            Self::Update { .. } | Self::Delete { .. } => None,
+        }
+    }
+}
+
 /// One durable record.
 #[derive(Debug)]
 pub struct Record {

@@ -6,7 +6,7 @@
 //! | rate-adaptive LDPC codes with blind increments | [`ldpc`] | three or four | 1.08 to 1.25 |
 //!
 //! Bob drives: he asks, Alice answers, until he believes to have her key. [`choice`] says which method he takes, and he
-//! says it in each question. `Correction` and `Answers` are the two halves whatever the method is.
+//! says it in each question. [`Correction`] and [`Answers`] are the two halves whatever the method is.
 
 pub mod cascade;
 pub mod choice;
@@ -54,25 +54,32 @@ impl Question {
 }
 
 /// Alice's half.
-pub(crate) enum Answers {
+pub enum Answers {
     /// No question yet: the method is not known.
     Ready {
+        /// Alice's key.
         key: Bits,
+        /// The public seed.
         seed: [u8; 32],
     },
+    /// Bob asked by Cascade.
     Cascade(Box<cascade::Answerer>),
+    /// Bob asked by LDPC codes.
     Ldpc(Box<ldpc::Answerer>),
 }
 
 impl Answers {
     /// For this key, with a public seed drawn after the key was fixed.
-    pub(crate) fn new(key: &Bits, seed: [u8; 32]) -> Self {
+    #[must_use]
+    pub fn new(key: &Bits, seed: [u8; 32]) -> Self {
         Self::Ready { key: key.clone(), seed }
     }
 
+    /// The parities that answer a question, in its order.
+    ///
     /// # Errors
     /// If the question does not fit the key or the ones before it, or asks for more than any key is worth.
-    pub(crate) fn answer(&mut self, question: &Question) -> Result<Bits, Misbehaviour> {
+    pub fn answer(&mut self, question: &Question) -> Result<Bits, Misbehaviour> {
         if let Self::Ready { key, seed } = self {
             *self = match question {
                 Question::Cascade(_) => Self::Cascade(Box::new(cascade::Answerer::new(key, *seed))),
@@ -87,7 +94,8 @@ impl Answers {
     }
 
     /// Bits disclosed so far.
-    pub(crate) fn disclosed(&self) -> u64 {
+    #[must_use]
+    pub fn disclosed(&self) -> u64 {
         match self {
             Self::Ready { .. } => 0,
             Self::Cascade(answerer) => answerer.disclosed() as u64,
@@ -97,8 +105,10 @@ impl Answers {
 }
 
 /// Bob's half.
-pub(crate) enum Correction {
+pub enum Correction {
+    /// By Cascade.
     Cascade(Box<cascade::Corrector>),
+    /// By LDPC codes.
     Ldpc(Box<ldpc::Corrector>),
 }
 
@@ -112,33 +122,45 @@ impl Correction {
         reconciliation: Reconciliation,
         round_trip: Duration,
     ) -> Self {
+        Self::by(choose(reconciliation, round_trip, qber_ppm, key.len()), key, seed, qber_ppm)
+    }
+
+    /// The same with a method that is given.
+    #[must_use]
+    pub fn by(method: Method, key: &Bits, seed: [u8; 32], qber_ppm: u32) -> Self {
         let codes = |size| Self::Ldpc(Box::new(ldpc::Corrector::with_frames(key, seed, qber_ppm, size)));
-        match choose(reconciliation, round_trip, qber_ppm, key.len()) {
+        match method {
             Method::Cascade => Self::Cascade(Box::new(cascade::Corrector::new(key, seed, qber_ppm))),
             Method::LdpcLong => codes(ldpc::FrameSize::Long),
             Method::LdpcShort => codes(ldpc::FrameSize::Short),
         }
     }
 
+    /// The next question, or `None` when all is asked.
+    ///
     /// # Errors
     /// If Alice's answers contradict each other.
-    pub(crate) fn question(&mut self) -> Result<Option<Question>, Misbehaviour> {
+    pub fn question(&mut self) -> Result<Option<Question>, Misbehaviour> {
         match self {
             Self::Cascade(corrector) => Ok(corrector.question()?.map(Question::Cascade)),
             Self::Ldpc(corrector) => Ok(corrector.question()?.map(Question::Ldpc)),
         }
     }
 
+    /// Takes Alice's answer to the last question.
+    ///
     /// # Errors
     /// If the answer is not one to the last question.
-    pub(crate) fn take(&mut self, parities: &Bits) -> Result<(), Misbehaviour> {
+    pub fn take(&mut self, parities: &Bits) -> Result<(), Misbehaviour> {
         match self {
             Self::Cascade(corrector) => corrector.take(parities),
             Self::Ldpc(corrector) => corrector.take(parities),
         }
     }
 
-    pub(crate) fn disclosed(&self) -> u64 {
+    /// Bits disclosed so far.
+    #[must_use]
+    pub fn disclosed(&self) -> u64 {
         match self {
             Self::Cascade(corrector) => corrector.disclosed() as u64,
             Self::Ldpc(corrector) => corrector.disclosed() as u64,
@@ -152,7 +174,9 @@ impl Correction {
         }
     }
 
-    pub(crate) fn finish(self) -> Bits {
+    /// The corrected key.
+    #[must_use]
+    pub fn finish(self) -> Bits {
         match self {
             Self::Cascade(corrector) => corrector.finish(),
             Self::Ldpc(corrector) => corrector.finish(),

@@ -22,9 +22,9 @@ pub trait Preparations: Send {
     fn prepare(&self, slots: &[Slot]) -> Vec<Preparation>;
 }
 
-impl<F: Fn(Slot) -> Preparation + Send> Preparations for F {
+impl<F: Fn(&[Slot]) -> Vec<Preparation> + Send> Preparations for F {
     fn prepare(&self, slots: &[Slot]) -> Vec<Preparation> {
-        slots.iter().map(|slot| self(*slot)).collect()
+        self(slots)
     }
 }
 

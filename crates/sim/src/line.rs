@@ -5,15 +5,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crypto::record::{Change, Record};
+use crypto::record::Change;
 use crypto::secret::SecretBytes;
-use link::{Alarm, BlockRecord, Input, LinkConfig, LinkEnd, Output, Preparations};
+use link::{Alarm, BlockRecord, Input, LinkConfig, LinkEnd, Output};
 use optics::{Attack, Channel, Source};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use types::network::{Link, Security};
-use types::quantum::{Preparation, Role, Slot};
+use types::quantum::{Role, Slot};
 use types::units::Time;
+
+use crate::photons::seed_of;
 
 /// A link at work.
 pub struct Line {
@@ -60,7 +62,7 @@ impl Line {
                 reconciliation: link.reconciliation,
                 peer_timeout: Duration::from_secs(60),
             };
-            let records = LinkEnd::provision(&link.id, &initial)?.into_iter().filter_map(put).collect();
+            let records = LinkEnd::provision(&link.id, &initial)?.into_iter().filter_map(Change::into_put).collect();
             let core = LinkEnd::restore(config, records)?;
             Ok(End { core, inbox: VecDeque::new(), filed: VecDeque::new(), aborted: Vec::new() })
         };
@@ -68,7 +70,10 @@ impl Line {
         let mut line = Self { ends, channel, alarms: Vec::new(), now: Time::ZERO, rng };
         line.input(0, Input::Connected)?;
         line.input(1, Input::Connected)?;
-        line.input(0, Input::Transmitting { session: 1, source: Box::new(Light(source)) })?;
+        line.input(
+            0,
+            Input::Transmitting { session: 1, source: Box::new(move |slots: &[Slot]| source.prepare_all(slots)) },
+        )?;
         line.input(1, Input::Receiving { session: 1 })?;
         line.settle()?;
         Ok(line)
@@ -167,28 +172,6 @@ impl Line {
     fn input(&mut self, at: usize, input: Input) -> Result<(), link::Error> {
         self.ends[at].core.handle_input(self.now, input, &mut self.rng)
     }
-}
-
-/// Alice's source as the record of her preparations.
-struct Light(Source);
-
-impl Preparations for Light {
-    fn prepare(&self, slots: &[Slot]) -> Vec<Preparation> {
-        self.0.prepare_all(slots)
-    }
-}
-
-fn put(change: Change) -> Option<Record> {
-    match change {
-        Change::Put(record) => Some(record),
-        _ => None,
-    }
-}
-
-fn seed_of(seed: u64, actor: u8) -> [u8; 32] {
-    let mut bytes = [actor; 32];
-    bytes[..8].copy_from_slice(&seed.to_be_bytes());
-    bytes
 }
 
 #[cfg(test)]

@@ -38,13 +38,8 @@ impl Photons {
     /// A link with the light and the chances of this seed, and an eavesdropper if there is one.
     #[must_use]
     pub fn new(link: &Link, seed: u64, attack: Option<Attack>) -> Self {
-        let seed_of = |actor: u8| {
-            let mut bytes = [actor; 32];
-            bytes[..8].copy_from_slice(&seed.to_be_bytes());
-            bytes
-        };
-        let alice = Source::new(&link.decoy, seed_of(1));
-        let mut channel = Channel::new(link, alice.emission(), seed_of(2));
+        let alice = Source::new(&link.decoy, seed_of(seed, 1));
+        let mut channel = Channel::new(link, alice.emission(), seed_of(seed, 2));
         channel.set_attack(attack);
         let none = [0; Intensity::COUNT];
         let link = link.clone();
@@ -110,6 +105,13 @@ impl Photons {
         }
         rows
     }
+}
+
+/// A seed of its own for each actor.
+pub(crate) fn seed_of(seed: u64, actor: u8) -> [u8; 32] {
+    let mut bytes = [actor; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    bytes
 }
 
 fn compared(name: String, expected: f64, counted: f64) -> Compared {

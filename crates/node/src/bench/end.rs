@@ -3,12 +3,12 @@
 //! Bob's process prepares all detections first, from the photon simulation; the clock runs from the first
 //! announcement until both ends have filed the last block. Disks are memory: their speed is another row's.
 
-use std::io::{BufReader, BufWriter, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crypto::record::{Change, Record};
+use crypto::record::Change;
 use crypto::secret::SecretBytes;
 use link::{Input, LinkConfig, LinkEnd, MESSAGE_MAX, Output};
 use optics::{Channel, Source};
@@ -21,7 +21,6 @@ use types::units::{Kilometres, Time};
 use super::processor::process_seconds;
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
-use crate::quantum::link::Light;
 
 /// What both processes together did.
 #[derive(Debug)]
@@ -56,27 +55,31 @@ struct Told {
 /// If one of them fails.
 pub fn measure(blocks: usize) -> Outcome<Run> {
     let program = std::env::current_exe().context(|| "cannot find this program's file".to_owned())?;
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let address = free.context(|| "no free port on the loopback interface".to_owned())?;
-    let spawn = |role: &str| {
+    let spawn = |role: &str, address: &str| {
         Command::new(&program)
-            .args(["bench-end", role, &address.to_string(), &blocks.to_string()])
+            .args(["bench-end", role, address, &blocks.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .context(|| format!("cannot start {}", program.display()))
     };
-    let (alice, bob) = (spawn("alice")?, spawn("bob")?);
-    let finish = |child: std::process::Child, role: &str| -> Outcome<Told> {
-        let output = child.wait_with_output().context(|| format!("{role}'s process"))?;
-        if !output.status.success() {
-            return Err(Failure::new(format!("{role}'s process failed")));
-        }
-        serde_json::from_slice(&output.stdout).context(|| format!("{role}'s process"))
-    };
-    let bob = finish(bob, "Bob");
-    let alice = finish(alice, "Alice")?;
-    let bob = bob?;
+    // Alice's first line says where she listens.
+    let mut alice = spawn("alice", "127.0.0.1:0")?;
+    let what = || "Alice's process".to_owned();
+    let mut alice_says = BufReader::new(alice.stdout.take().ok_or_else(|| Failure::new(what()))?);
+    let mut address = String::new();
+    alice_says.read_line(&mut address).context(what)?;
+    let bob = spawn("bob", address.trim())?;
+    let bob_output = bob.wait_with_output().context(|| "Bob's process".to_owned())?;
+    let bob_told = told("Bob", bob_output.status, &bob_output.stdout);
+    if bob_told.is_err() {
+        // Alice would wait for him for ever.
+        drop(alice.kill());
+    }
+    let mut printed = Vec::new();
+    alice_says.read_to_end(&mut printed).context(what)?;
+    let alice_told = told("Alice", alice.wait().context(what)?, &printed);
+    let (bob, alice) = (bob_told?, alice_told?);
     Ok(Run {
         blocks: bob.blocks,
         sifted: bob.sifted,
@@ -85,6 +88,14 @@ pub fn measure(blocks: usize) -> Outcome<Run> {
         alice_cpu_s: alice.cpu_s,
         bob_cpu_s: bob.cpu_s,
     })
+}
+
+/// What a process printed before it ended well.
+fn told(role: &str, status: ExitStatus, printed: &[u8]) -> Outcome<Told> {
+    if !status.success() {
+        return Err(Failure::new(format!("{role}'s process failed")));
+    }
+    serde_json::from_slice(printed).context(|| format!("{role}'s process"))
 }
 
 /// Runs one end in this process and prints what it did.
@@ -147,12 +158,15 @@ impl End {
             reconciliation: link.reconciliation,
             peer_timeout: Duration::from_secs(60),
         };
-        let records = LinkEnd::provision(&link.id, &initial).context(what)?.into_iter().filter_map(put).collect();
+        let records =
+            LinkEnd::provision(&link.id, &initial).context(what)?.into_iter().filter_map(Change::into_put).collect();
         let mut core = LinkEnd::restore(config, records).context(what)?;
         let mut detections = Vec::new();
         let session = 1;
         let input = match role {
-            Role::Alice => Input::Transmitting { session, source: Box::new(Light(source)) },
+            Role::Alice => {
+                Input::Transmitting { session, source: Box::new(move |slots: &[Slot]| source.prepare_all(slots)) }
+            }
             Role::Bob => {
                 let mut channel = Channel::new(&link, source.emission(), [2; 32]);
                 while !enough(&link, detections.len(), goal) {
@@ -169,8 +183,12 @@ impl End {
     fn run(mut self, address: SocketAddr) -> Outcome<Told> {
         let what = || format!("the other end at {address}");
         let tcp = match self.role {
-            Role::Alice => TcpListener::bind(address).and_then(|listener| listener.accept()).map(|(tcp, _)| tcp),
-            Role::Bob => connect(address),
+            Role::Alice => {
+                let listener = TcpListener::bind(address).context(what)?;
+                crate::commands::say(&listener.local_addr().context(what)?.to_string())?;
+                listener.accept().map(|(tcp, _)| tcp)
+            }
+            Role::Bob => TcpStream::connect(address),
         };
         let tcp = tcp.context(what)?;
         tcp.set_nodelay(true).context(what)?;
@@ -242,17 +260,6 @@ fn enough(link: &Link, detections: usize, blocks: u64) -> bool {
     sifted > (blocks as f64 + 0.2) * f64::from(link.decoy.block_bits)
 }
 
-fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let begun = Instant::now();
-    loop {
-        match TcpStream::connect(address) {
-            Err(error) if begun.elapsed() > CONNECT_MAX => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            Ok(tcp) => return Ok(tcp),
-        }
-    }
-}
-
 fn read(input: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
     let mut len = [0; 4];
     input.read_exact(&mut len)?;
@@ -269,15 +276,7 @@ fn now() -> Time {
     crate::clock::now()
 }
 
-fn put(change: Change) -> Option<Record> {
-    match change {
-        Change::Put(record) => Some(record),
-        _ => None,
-    }
-}
-
 const BUFFER: usize = 1 << 18;
 const CHUNK: usize = 100_000;
 /// Well below what the core keeps waiting.
 const QUEUED_MAX: u64 = 500_000;
-const CONNECT_MAX: Duration = Duration::from_secs(120);

@@ -5,8 +5,9 @@ use crypto::secret::SecretBytes;
 use crypto::tag::{TagHashKey, TagPad};
 use link::amplify::{Toeplitz, seed_len};
 use link::bits::Bits;
-use link::reconcile::{cascade, ldpc};
-use optics::{Channel, Source};
+use link::reconcile::choice::Method;
+use link::reconcile::{Answers, Correction};
+use optics::{Channel, ChannelCounts, Source};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use sim::line::Line;
@@ -36,17 +37,19 @@ pub fn link(effort: Effort) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-fn channel_of(link: &Link) -> Channel {
-    Channel::new(link, Source::new(&link.decoy, [1; 32]).emission(), [2; 32])
-}
-
 fn optics(network: &Network, effort: Effort) -> Vec<Row> {
     let shortest = network.links().values().min_by(|a, b| a.length.0.total_cmp(&b.length.0));
     let shortest = shortest.expect("the reference network has links");
     let rounds = effort.of(5, 1);
-    let points = median((0..rounds).map(|_| points_per_s(shortest, 900_000_000 * effort.of(20, 1) as u64)).collect());
-    let open = open_line();
-    let pulses = median((0..rounds).map(|_| pulses_per_s(&open, 1_000_000_000 * effort.of(5, 1) as u64)).collect());
+    let per_s = |link: &Link, slots: u64, what: fn(&ChannelCounts) -> u64| {
+        let round = |_| {
+            let (counts, seconds) = shine(link, slots);
+            what(&counts) as f64 / seconds
+        };
+        median((0..rounds).map(round).collect())
+    };
+    let points = per_s(shortest, 900_000_000 * effort.of(20, 1) as u64, |counts| counts.points);
+    let pulses = per_s(&open_line(), 1_000_000_000 * effort.of(5, 1) as u64, |counts| counts.slots);
     vec![
         Row::at_least(
             "optics.events_per_s",
@@ -66,18 +69,13 @@ fn optics(network: &Network, effort: Effort) -> Vec<Row> {
     ]
 }
 
-fn points_per_s(link: &Link, slots: u64) -> f64 {
-    let mut channel = channel_of(link);
+/// Lets a link's light shine for so many slots: what happened, and the seconds of processor time.
+fn shine(link: &Link, slots: u64) -> (ChannelCounts, f64) {
+    let light = Source::new(&link.decoy, [1; 32]).emission();
+    let mut channel = Channel::new(link, light, [2; 32]);
     let mut clicks = Vec::new();
     let ((), seconds) = timed(|| channel.run_until(Slot(slots), &mut clicks));
-    channel.counts().points as f64 / seconds
-}
-
-fn pulses_per_s(link: &Link, slots: u64) -> f64 {
-    let mut channel = channel_of(link);
-    let mut clicks = Vec::new();
-    let ((), seconds) = timed(|| channel.run_until(Slot(slots), &mut clicks));
-    slots as f64 / seconds
+    (channel.counts(), seconds)
 }
 
 /// A line where one pulse in a thousand could be detected and no dead time skips any.
@@ -95,18 +93,16 @@ fn random(len: usize, seed: u64) -> Bits {
     Bits::from_bytes(&bytes, len).expect("as many bytes as the bits need")
 }
 
-/// A copy with independent errors; how many there are.
-fn with_errors(key: &Bits, percent: f64, seed: u64) -> (Bits, usize) {
+/// A copy with independent errors.
+fn with_errors(key: &Bits, percent: u32, seed: u64) -> Bits {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let bound = percent / 100.0 * f64::from(u32::MAX);
-    let flips: Vec<bool> = (0..key.len()).map(|_| f64::from(rng.next_u32()) < bound).collect();
-    let errors = flips.iter().filter(|flip| **flip).count();
-    (flips.iter().enumerate().map(|(at, flip)| key.get(at) ^ flip).collect(), errors)
+    let bound = f64::from(percent) / 100.0 * f64::from(u32::MAX);
+    (0..key.len()).map(|at| key.get(at) ^ (f64::from(rng.next_u32()) < bound)).collect()
 }
 
 /// One block corrected: disclosed bits, round trips, seconds of both roles, whether it came out right.
 struct Corrected {
-    disclosed: usize,
+    disclosed: u64,
     rounds: usize,
     seconds: f64,
     right: bool,
@@ -118,7 +114,8 @@ fn cascade(effort: Effort) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut most_rounds = 0;
     for ((percent, f_anchor, speed_anchor), bar) in anchors.into_iter().zip(bars) {
-        let blocks: Vec<Corrected> = (0..effort.of(20, 1) as u64).map(|seed| by_cascade(percent, seed)).collect();
+        let blocks: Vec<Corrected> =
+            (0..effort.of(20, 1) as u64).map(|seed| reconcile(Method::Cascade, CASCADE_BITS, percent, seed)).collect();
         most_rounds = most_rounds.max(blocks.iter().map(|block| block.rounds).max().unwrap_or_default());
         let (f, mbit_s, failed) = figures(&blocks, CASCADE_BITS, f64::from(percent));
         let how = format!("{} blocks of 1e5 bits, both roles, error rate known, {failed} wrong", blocks.len());
@@ -135,21 +132,25 @@ fn cascade(effort: Effort) -> Vec<Row> {
     rows
 }
 
-fn by_cascade(percent: u32, seed: u64) -> Corrected {
-    let alice = random(CASCADE_BITS, 100 + seed);
-    let (bob, _) = with_errors(&alice, f64::from(percent), 200 + seed);
+/// Corrects a key of so many bits, both roles in turn, knowing the error rate.
+fn reconcile(method: Method, bits: usize, percent: u32, seed: u64) -> Corrected {
+    let alice = random(bits, 100 + seed);
+    let bob = with_errors(&alice, percent, 200 + seed);
+    let ppm = percent * 10_000;
+    // Codes are built once in a process; that is not the block's time.
+    drop(Correction::by(method, &bob, [7; 32], ppm).question());
     let mut rounds = 0;
     let ((corrected, disclosed), seconds) = timed(|| {
-        let mut answerer = cascade::Answerer::new(&alice, [7; 32]);
-        let mut corrector = cascade::Corrector::new(&bob, [7; 32], percent * 10_000);
-        while let Ok(Some(question)) = corrector.question() {
+        let mut answers = Answers::new(&alice, [7; 32]);
+        let mut correction = Correction::by(method, &bob, [7; 32], ppm);
+        while let Ok(Some(question)) = correction.question() {
             rounds += 1;
-            let Ok(answer) = answerer.answer(&question) else { break };
-            if corrector.take(&answer).is_err() {
+            let Ok(answer) = answers.answer(&question) else { break };
+            if correction.take(&answer).is_err() {
                 break;
             }
         }
-        (corrector.finish(), answerer.disclosed())
+        (correction.finish(), answers.disclosed())
     });
     Corrected { disclosed, rounds, seconds, right: corrected == alice }
 }
@@ -157,7 +158,7 @@ fn by_cascade(percent: u32, seed: u64) -> Corrected {
 /// Efficiency, Mbit/s, blocks that came out wrong.
 fn figures(blocks: &[Corrected], bits: usize, percent: f64) -> (f64, f64, usize) {
     let total = (blocks.len() * bits) as f64;
-    let disclosed: usize = blocks.iter().map(|block| block.disclosed).sum();
+    let disclosed: u64 = blocks.iter().map(|block| block.disclosed).sum();
     let seconds: f64 = blocks.iter().map(|block| block.seconds).sum();
     let f = disclosed as f64 / (total * link::proof::binary_entropy(percent / 100.0));
     (f, total / seconds / 1e6, blocks.iter().filter(|block| !block.right).count())
@@ -165,8 +166,8 @@ fn figures(blocks: &[Corrected], bits: usize, percent: f64) -> (f64, f64, usize)
 
 /// At 5 % against the bars, at the other rates to see: codes lose more where errors are few.
 fn codes(effort: Effort) -> Vec<Row> {
-    let long = Codes { size: ldpc::FrameSize::Long, name: "ldpc.long", bits: 819_200, frames: effort.of(3, 1) };
-    let short = Codes { size: ldpc::FrameSize::Short, name: "ldpc.short", bits: 25_600, frames: effort.of(60, 2) };
+    let long = Codes { method: Method::LdpcLong, name: "ldpc.long", bits: 819_200, frames: effort.of(3, 1) };
+    let short = Codes { method: Method::LdpcShort, name: "ldpc.short", bits: 25_600, frames: effort.of(60, 2) };
     let mut rows = long.against([1.10, 1.0, 2.0], 0.019, "LDPC4QKD fbbc6f5, both roles of flooding in f64");
     rows.extend(short.against([1.16, 5.0, 4.0], 2.7, "AFF3CT v3.0.2, layered SPA, decoder alone"));
     for percent in [1, 3, 11] {
@@ -178,7 +179,7 @@ fn codes(effort: Effort) -> Vec<Row> {
 
 /// One size of codes under measurement.
 struct Codes {
-    size: ldpc::FrameSize,
+    method: Method,
     name: &'static str,
     bits: usize,
     frames: usize,
@@ -187,7 +188,8 @@ struct Codes {
 impl Codes {
     /// Efficiency, failed frames, Mbit/s of both roles at this error rate.
     fn measure(&self, percent: u32) -> (f64, f64, f64, String) {
-        let blocks: Vec<_> = (0..self.frames as u64).map(|seed| by_code(self.size, self.bits, percent, seed)).collect();
+        let blocks: Vec<_> =
+            (0..self.frames as u64).map(|seed| reconcile(self.method, self.bits, percent, 200 + seed)).collect();
         let (f, mbit_s, failed) = figures(&blocks, self.bits, f64::from(percent));
         let how = format!(
             "{} frames of {} bits at {percent} %, both roles, blind mode, every attempt charged",
@@ -211,28 +213,6 @@ impl Codes {
         let name = format!("{}.q{percent:02}.f", self.name);
         Row::without_bar(&name, f, "", Better::Lower, format!("{how}; {mbit_s:.1} Mbit/s"))
     }
-}
-
-fn by_code(size: ldpc::FrameSize, bits: usize, percent: u32, seed: u64) -> Corrected {
-    let alice = random(bits, 300 + seed);
-    let (bob, _) = with_errors(&alice, f64::from(percent), 400 + seed);
-    let ppm = percent * 10_000;
-    let mut rounds = 0;
-    // The codes are built once in a process; that is not the frame's time.
-    drop(ldpc::Corrector::with_frames(&bob, [7; 32], ppm, size).question());
-    let ((corrected, disclosed), seconds) = timed(|| {
-        let mut answerer = ldpc::Answerer::new(&alice, [7; 32]);
-        let mut corrector = ldpc::Corrector::with_frames(&bob, [7; 32], ppm, size);
-        while let Ok(Some(question)) = corrector.question() {
-            rounds += 1;
-            let Ok(answer) = answerer.answer(&question) else { break };
-            if corrector.take(&answer).is_err() {
-                break;
-            }
-        }
-        (corrector.finish(), answerer.disclosed())
-    });
-    Corrected { disclosed, rounds, seconds, right: corrected == alice }
 }
 
 fn amplification(effort: Effort) -> Vec<Row> {
@@ -319,11 +299,7 @@ fn end_to_end(effort: Effort) -> Row {
 /// Share of a core that the five reference links' light takes in real time.
 fn real_time(network: &Network, effort: Effort) -> Row {
     let seconds = effort.of(10, 1) as u64;
-    let cost = |link: &Link| {
-        let mut channel = channel_of(link);
-        let mut clicks = Vec::new();
-        timed(|| channel.run_until(Slot(900_000_000 * seconds), &mut clicks)).1
-    };
+    let cost = |link: &Link| shine(link, 900_000_000 * seconds).1;
     let share = 100.0 * network.links().values().map(cost).sum::<f64>() / seconds as f64;
     let how = format!("photons of all five reference links, {seconds} s of light each, processor time");
     Row::at_most("link.realtime_core_share", share, "%", 10.0, how)

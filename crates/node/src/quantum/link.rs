@@ -16,11 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crypto::record::Record;
+use crypto::record::{Change, Record};
 use crypto::secret::SecretBytes;
 use link::vendor::VendorEnd;
-use link::{Alarm, BlockRecord, Input, LinkConfig, LinkEnd, Output, Preparations, SecretBlock};
-use optics::Source;
+use link::{Alarm, BlockRecord, Input, LinkConfig, LinkEnd, Output, SecretBlock};
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -30,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use types::event::Event;
 use types::id::BlockSeq;
 use types::network::{Link, Network};
-use types::quantum::{Preparation, Role, Slot};
+use types::quantum::{Role, Slot};
 
 use super::classical::{self, ChannelEvent, ChannelEvents};
 use super::module::{self, ModuleEvent};
@@ -279,7 +278,10 @@ impl Worker {
                 self.report(|report| report.lit = true);
                 self.tell_kme(true);
                 match source {
-                    Some(source) => self.input(Input::Transmitting { session, source: Box::new(Light(source)) }),
+                    Some(source) => self.input(Input::Transmitting {
+                        session,
+                        source: Box::new(move |slots: &[Slot]| source.prepare_all(slots)),
+                    }),
                     None => self.input(Input::Receiving { session }),
                 }
             }
@@ -435,15 +437,6 @@ impl Worker {
     }
 }
 
-/// Alice's simulated source as the record of her preparations.
-pub struct Light(pub Source);
-
-impl Preparations for Light {
-    fn prepare(&self, slots: &[Slot]) -> Vec<Preparation> {
-        self.0.prepare_all(slots)
-    }
-}
-
 /// Puts the first key into the store, then destroys its file.
 fn provision(link: &Link, config: &LinkAddresses, store: &mut Store) -> Outcome<Vec<Record>> {
     let what = || format!("first key of link {}", link.id);
@@ -459,7 +452,7 @@ fn provision(link: &Link, config: &LinkAddresses, store: &mut Store) -> Outcome<
     let changes = changes.context(what)?;
     store.commit(&changes).context(what)?;
     destroy(file).context(|| format!("cannot destroy {}", file.display()))?;
-    Ok(changes.into_iter().filter_map(put_record).collect())
+    Ok(changes.into_iter().filter_map(Change::into_put).collect())
 }
 
 /// A link's numbers and counters belong to one source.
@@ -473,13 +466,6 @@ fn check_source(link: &Link, source: &LinkSource, records: &[Record]) -> Outcome
             ))
         }
         _ => Ok(()),
-    }
-}
-
-fn put_record(change: crypto::record::Change) -> Option<Record> {
-    match change {
-        crypto::record::Change::Put(record) => Some(record),
-        _ => None,
     }
 }
 

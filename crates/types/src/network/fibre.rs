@@ -59,7 +59,8 @@ pub struct Environment {
     pub tracking_s: f64,
     /// Standard deviation of the tracking loop's correction in picoseconds.
     pub tracking_error_ps: f64,
-    /// Diffusion of the polarisation on the Poincare sphere, in square radians per second.
+    /// Diffusion of the polarisation: mean square angle that a state turns on the Poincare sphere, in square radians
+    /// per second.
     pub polarisation_rad2_per_s: f64,
     /// Seconds in which the polarisation controller takes an excursion back to 1/e; 0 for a phase-coded system that
     /// does not feel polarisation.

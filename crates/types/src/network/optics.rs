@@ -10,7 +10,8 @@ pub struct Hardware {
     pub clock_hz: f64,
     /// Fibre loss in dB per km, splices included.
     pub attenuation_db_per_km: f64,
-    /// Probability that a photon which reaches the receiver makes a click (receiver loss and detector).
+    /// Probability that a photon which reaches the receiver makes a click (receiver loss and detector); that of the
+    /// better detector where the two differ.
     pub efficiency: f64,
     /// Dark counts per second of one of the two detectors.
     pub dark_count_hz: f64,

@@ -23,7 +23,8 @@ use crate::failure::{Failure, Outcome};
 #[derive(Args, Debug)]
 #[command(after_help = help())]
 pub(super) struct RateArgs {
-    /// The network file. Alone: the table of its links. With curve options: their hardware and settings.
+    /// The network file. Alone: the table of its links. With curve options: their
+    /// hardware and settings, on a fibre of its own in calm weather.
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
     /// Curves over distance, also with a network file.
