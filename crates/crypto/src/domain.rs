@@ -19,8 +19,18 @@ pub enum Domain {
     LinkVendorKey,
     /// A relayed batch on one hop.
     RelayHop,
+    /// Keys carried to the site of a slave SAE.
+    AssignCarried,
+    /// The check value by which other bits under a known id of a foreign key are noticed.
+    InterworkKeyCheck,
     /// Key that seals a segment's key-encryption key under the root key.
     StoreSegmentKek,
+    /// A value or a secret in a row of the store's database.
+    StoreRow,
+    /// Key that seals a backup of the store.
+    StoreBackup,
+    /// The root secret, sealed under a passphrase or by a token.
+    StoreRootSecret,
     /// Key that seals small secrets of a site under its root key.
     SiteKeyring,
     /// Wrapping of a model key for one site.
@@ -49,11 +59,13 @@ pub enum Domain {
     TerminalBatch,
     /// Signature over a link-state advertisement.
     ControlLinkState,
+    /// Stable UUID of a node, link or application in the view of ETSI GS QKD 015; public.
+    EtsiName,
 }
 
 impl Domain {
     /// All labels, for the test of uniqueness.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::LinkTranscript,
         Self::LinkControl,
         Self::LinkVerification,
@@ -61,7 +73,12 @@ impl Domain {
         Self::LinkVendorMessage,
         Self::LinkVendorKey,
         Self::RelayHop,
+        Self::AssignCarried,
+        Self::InterworkKeyCheck,
         Self::StoreSegmentKek,
+        Self::StoreRow,
+        Self::StoreBackup,
+        Self::StoreRootSecret,
         Self::SiteKeyring,
         Self::VaultEnvelope,
         Self::VaultGroupKey,
@@ -76,6 +93,7 @@ impl Domain {
         Self::TerminalAccess,
         Self::TerminalBatch,
         Self::ControlLinkState,
+        Self::EtsiName,
     ];
 
     /// The label's bytes.
@@ -89,7 +107,12 @@ impl Domain {
             Self::LinkVendorMessage => b"qurrent/link/vendor-message/1",
             Self::LinkVendorKey => b"qurrent/link/vendor-key/1",
             Self::RelayHop => b"qurrent/kms/relay-hop/1",
+            Self::AssignCarried => b"qurrent/kms/assign-carried/1",
+            Self::InterworkKeyCheck => b"qurrent/kms/interwork-key/1",
             Self::StoreSegmentKek => b"qurrent/store/segment-kek/1",
+            Self::StoreRow => b"qurrent/store/row/1",
+            Self::StoreBackup => b"qurrent/store/backup/1",
+            Self::StoreRootSecret => b"qurrent/store/root-secret/1",
             Self::SiteKeyring => b"qurrent/node/keyring/1",
             Self::VaultEnvelope => b"qurrent/vault/envelope/1",
             Self::VaultGroupKey => b"qurrent/vault/group-key/1",
@@ -104,6 +127,7 @@ impl Domain {
             Self::TerminalAccess => b"qurrent/terminal/access/1",
             Self::TerminalBatch => b"qurrent/terminal/batch/1",
             Self::ControlLinkState => b"qurrent/control/link-state/1",
+            Self::EtsiName => b"qurrent/etsi/name/1",
         }
     }
 }

@@ -30,11 +30,13 @@ pub enum Table {
     TerminalBatch = 8,
     /// Model keys held by a site.
     ModelKey = 9,
+    /// Keys to and from other networks, and what their KMEs must still be told.
+    Interwork = 20,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LinkState,
         Self::LinkAuthentication,
         Self::LinkPending,
@@ -44,6 +46,7 @@ impl Table {
         Self::Delivery,
         Self::TerminalBatch,
         Self::ModelKey,
+        Self::Interwork,
     ];
 
     /// The table of a number on disk.

@@ -103,6 +103,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The records of a site were set back to an older state: it has forgotten that it spent key.
+    StoreSetBack {
+        /// Whose records.
+        site: SiteId,
+        /// Number of spendings that its records began with.
+        told: u64,
+        /// Number of spendings that was heard of it before.
+        known: u64,
+    },
     /// Keys were supplied to the master SAE.
     KeysSupplied {
         /// The master SAE.
@@ -140,6 +149,43 @@ pub enum Event {
         reason: String,
         /// How much.
         bits: BitLen,
+    },
+    /// Keys reached the KME of another network for one of its SAEs.
+    KeysExported {
+        /// The other network's KME.
+        peer: String,
+        /// The master SAE, of this network.
+        master: SaeId,
+        /// The slave SAE, of the other network.
+        slave: SaeId,
+        /// The first key id.
+        first: KeyId,
+        /// How many keys.
+        keys: u64,
+    },
+    /// Keys of another network reached the KMEs of their slave SAEs in this one.
+    KeysImported {
+        /// The other network's KME.
+        peer: String,
+        /// The master SAE, of the other network.
+        master: SaeId,
+        /// The first slave SAE, of this network.
+        slave: SaeId,
+        /// The first key id.
+        first: KeyId,
+        /// How many keys.
+        keys: u64,
+    },
+    /// Keys between this and another network are void; no SAE gets them any more.
+    KeysVoided {
+        /// The other network's KME.
+        peer: String,
+        /// Why.
+        reason: String,
+        /// The first key id.
+        first: KeyId,
+        /// How many keys.
+        keys: u64,
     },
     /// A model version was published.
     ModelPublished {
@@ -268,10 +314,14 @@ impl Event {
             Self::RelayHop { .. } => "RELAY_HOP",
             Self::KeysStored { .. } => "KEYS_STORED",
             Self::RelayFailed { .. } => "RELAY_FAILED",
+            Self::StoreSetBack { .. } => "STORE_SET_BACK",
             Self::KeysSupplied { .. } => "KEYS_SUPPLIED",
             Self::KeysDelivered { .. } => "KEYS_DELIVERED",
             Self::RequestRefused { .. } => "REQUEST_REFUSED",
             Self::KeyBurned { .. } => "KEY_BURNED",
+            Self::KeysExported { .. } => "KEYS_EXPORTED",
+            Self::KeysImported { .. } => "KEYS_IMPORTED",
+            Self::KeysVoided { .. } => "KEYS_VOIDED",
             Self::ModelPublished { .. } => "MODEL_PUBLISHED",
             Self::ModelFetched { .. } => "MODEL_FETCHED",
             Self::ModelRefused { .. } => "MODEL_REFUSED",
@@ -302,10 +352,14 @@ impl Event {
             Self::RelayHop { relay, from, to, hop, keys, spent } => fields!(relay, from, to, hop, keys, spent),
             Self::KeysStored { relay, peer, keys } => fields!(relay, peer, keys),
             Self::RelayFailed { relay, peer, reason } => fields!(relay, peer, reason),
+            Self::StoreSetBack { site, told, known } => fields!(site, told, known),
             Self::KeysSupplied { master, slave, first, keys, size } => fields!(master, slave, first, keys, size),
             Self::KeysDelivered { master, slave, first, keys } => fields!(master, slave, first, keys),
             Self::RequestRefused { sae, reason } => fields!(sae, reason),
             Self::KeyBurned { reason, bits } => fields!(reason, bits),
+            Self::KeysExported { peer, master, slave, first, keys } => fields!(peer, master, slave, first, keys),
+            Self::KeysImported { peer, master, slave, first, keys } => fields!(peer, master, slave, first, keys),
+            Self::KeysVoided { peer, reason, first, keys } => fields!(peer, reason, first, keys),
             Self::ModelPublished { model, version, manifest_sha256, sites, bytes } => {
                 fields!(model, version, manifest_sha256, sites, bytes)
             }

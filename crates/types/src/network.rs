@@ -35,6 +35,7 @@ pub struct Network {
     terminals: BTreeMap<TerminalId, TerminalPlace>,
     security: Security,
     stock: StockPolicy,
+    key_streams: bool,
 }
 
 /// A site with QKD modules and a key management entity.
@@ -161,6 +162,12 @@ impl Network {
     #[must_use]
     pub fn stock(&self) -> StockPolicy {
         self.stock
+    }
+
+    /// Whether sites offer key streams (ETSI GS QKD 004) beside single keys.
+    #[must_use]
+    pub fn key_streams(&self) -> bool {
+        self.key_streams
     }
 
     /// The links that end at a site, with the role of that site's module.

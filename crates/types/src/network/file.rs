@@ -54,11 +54,11 @@ impl Checker<'_> {
             return self.fail(&raw.security.span(), format!("security.{field}"), format!("must be {rule}"));
         }
         let stock = raw.stock.get_ref();
-        if stock.target_keys == 0 || stock.target_keys > 100_000 || stock.low_water_keys > stock.target_keys {
+        if stock.target_keys == 0 || stock.target_keys > TARGET_KEYS_MAX || stock.low_water_keys > stock.target_keys {
             return self.fail(
                 &raw.stock.span(),
                 "stock",
-                "target_keys must be 1 to 100,000 and low_water_keys at most that",
+                "target_keys must be 1 to 4,000,000 and low_water_keys at most that",
             );
         }
         let stock = StockPolicy { target_keys: stock.target_keys, low_water_keys: stock.low_water_keys };
@@ -68,7 +68,8 @@ impl Checker<'_> {
         let centres = self.centres(raw.centre, &sites)?;
         let terminals = self.terminals(raw.terminal, &sites)?;
         let name = raw.name.into_inner();
-        Ok(Network { name, sites, links, centres, terminals, security: raw.security.into_inner(), stock })
+        let (security, key_streams) = (raw.security.into_inner(), raw.key_streams);
+        Ok(Network { name, sites, links, centres, terminals, security, stock, key_streams })
     }
 
     fn sites(&self, raw: Vec<RawSite>) -> Result<BTreeMap<SiteId, Site>, NetworkError> {
@@ -259,6 +260,8 @@ impl Checker<'_> {
 #[serde(deny_unknown_fields)]
 struct RawNetwork {
     name: Spanned<String>,
+    #[serde(default)]
+    key_streams: bool,
     security: Spanned<Security>,
     stock: Spanned<RawStock>,
     #[serde(default)]
@@ -326,6 +329,8 @@ struct RawTerminal {
 }
 
 const MAX_SITES: usize = 1_000;
+/// 128 MB of key bits.
+const TARGET_KEYS_MAX: u32 = 4_000_000;
 
 fn located(text: &str, at: &Range<usize>, field: &str, message: &str) -> NetworkError {
     let before = text.get(..at.start).unwrap_or(text);
