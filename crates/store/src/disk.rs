@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 
 use crate::Error;
 
@@ -107,7 +107,11 @@ impl Disk for FsDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(private_file().open(self.folder.join(name))?))
+        let file = private_file().open(self.folder.join(name))?;
+        // After a failed write-back Linux keeps pages in memory that are not on the medium, and calls them clean.
+        // What is not dirty is dropped, so that recovery reads what is there. A hint that is refused costs nothing.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        Ok(Arc::new(file))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -7,9 +7,8 @@
 //! | 4 + n | value | length, then bytes; at most [`Record::VALUE_MAX`] |
 //! | 8 | segment | only with a secret |
 //! | 4 | offset | only with a secret |
-//! | 4 | length | only with a secret: bytes of the secret, without tag |
+//! | 4 | length | only with a secret: bytes of the secret alone |
 
-use crypto::aead::TAG_LEN;
 use crypto::record::{Record, Table};
 use types::codec::{CodecError, Reader, Writer};
 
@@ -22,15 +21,8 @@ pub(crate) struct Place {
     pub(crate) segment: SegmentId,
     /// First byte of the slot.
     pub(crate) offset: u32,
-    /// Bytes of the secret; the slot is longer by the tag.
+    /// Bytes of the secret; the slot is longer.
     pub(crate) len: u32,
-}
-
-impl Place {
-    /// Bytes of the slot.
-    pub(crate) fn slot_len(self) -> u32 {
-        self.len + SEAL_LEN
-    }
 }
 
 /// A row's content.
@@ -90,9 +82,6 @@ pub(crate) fn split_row_key(row: &[u8]) -> Option<(Table, &[u8])> {
 }
 
 const VERSION: u8 = 1;
-/// Bytes that sealing adds to a slot.
-const SEAL_LEN: u32 = 16;
-const _: () = assert!(SEAL_LEN as usize == TAG_LEN);
 
 #[cfg(test)]
 mod tests {

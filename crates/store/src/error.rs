@@ -57,6 +57,56 @@ pub enum Error {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// The token did not do what was asked of it.
+    #[error("token {token}, key {key}: {why}")]
+    Token {
+        /// Label of the token.
+        token: String,
+        /// Label of its key.
+        key: String,
+        /// The module's answer.
+        why: String,
+    },
+    /// The database refused or went away. The instance is poisoned; reopen it after the remedy.
+    #[error("cannot {action} {}: check the server and the connection, then reopen", path.display())]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// Which database.
+        path: PathBuf,
+        /// The server's answer.
+        source: Box<postgres::Error>,
+    },
+    /// A database that the store must not use, or cannot reach as it is configured.
+    #[error("database refused: {why}")]
+    DatabaseRefused {
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The database holds the records of another site; one-time keys of two sites never share a database.
+    #[error("{} holds the records of site {found}, not of {wanted}: give each site a database of its own", path.display())]
+    OtherSite {
+        /// Which database.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who asked.
+        wanted: String,
+    },
+    /// Another replica has taken over as the writer; nothing was written.
+    #[error("{} has another writer now: this replica was silent for too long; restart it to wait for its turn", path.display())]
+    Fenced {
+        /// Which database.
+        path: PathBuf,
+    },
+    /// Another replica writes, and the caller did not want to wait.
+    #[error("replica {writer} writes to {}", path.display())]
+    Standby {
+        /// Which database.
+        path: PathBuf,
+        /// The replica that writes.
+        writer: String,
+    },
     /// The caller asked for something that cannot be; nothing was changed.
     #[error("change refused: {0}")]
     ApiMisuse(String),
@@ -70,6 +120,12 @@ impl Error {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// Wraps an error of the database.
+    pub(crate) fn database(action: &'static str, path: &Path) -> impl FnOnce(postgres::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Database { action, path, source: Box::new(source) }
     }
 
     /// Wraps an error of the state table's engine.

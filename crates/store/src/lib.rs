@@ -3,10 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`store`] | [`Store`]: atomic, durable changes of the records of `crypto::record` |
-//! | [`root_key`] | [`RootKey`]: the key that everything at rest hangs on |
-//! | `segment` | preallocated files of sealed secrets, each under its own key-encryption key (KEK) |
+//! | [`root_key`] | [`RootKey`]: the key that everything at rest hangs on; from a file, a passphrase or a token |
+//! | `backup` | backups without one-time key, and how a store comes back from one |
+//! | `embedded` | the records in a folder |
+//! | `segment`, `kek` | preallocated files of sealed secrets, each under its own key-encryption key (KEK) |
 //! | `entry` | a record's row in the state table |
 //! | `disk` | the few file operations used, so that tests can cut the power between any two |
+//! | `database` | the records in PostgreSQL, with one writer among several replicas |
 //!
 //! Formats, crash cases and what is assumed of the medium: `docs/formats/store.md`.
 //!
@@ -29,15 +32,24 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod backup;
+mod database;
 mod disk;
+mod embedded;
 mod entry;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod kek;
 pub mod root_key;
 mod segment;
 pub mod store;
 
+pub use backup::{BackupInfo, Incarnation};
+pub use database::{DatabaseConfig, Writer};
 pub use error::Error;
 pub use root_key::RootKey;
-pub use store::{Damaged, Stats, Store};
+pub use root_key::protected::{PASSPHRASE_MIN, PassphraseCost};
+pub use root_key::source::SecretSource;
+pub use root_key::token::Token;
+pub use store::{Damaged, Loaded, Records, Stats, Store};

@@ -1,7 +1,9 @@
 //! The root key of a site: what everything at rest is sealed under.
 //!
-//! Today it comes from a file of 32 bytes. A passphrase or a PKCS#11 token will be further sources; that is why
-//! callers seal and open through this type and never see the key.
+//! It comes from a file of 32 bytes ([`RootKey::from_file`]), or from a file in which it is sealed under a passphrase
+//! ([`RootKey::from_passphrase`]) or by a PKCS #11 token ([`RootKey::from_token`]). The same root key may be in
+//! several such files at once: a token for every day and a passphrase in a safe. Callers seal and open through this
+//! type and never see the key, which stays in memory until the process ends.
 //!
 //! Layout of a sealed value: salt (16 B), sealed secret, tag (16 B). The sealing key is derived from root key,
 //! label, context and salt, so that it seals exactly one value.
@@ -20,18 +22,13 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 
+pub(crate) mod protected;
+pub(crate) mod source;
+pub(crate) mod token;
+
 /// Seals and opens secrets at rest. Printing it shows nothing.
 #[derive(Debug)]
-pub struct RootKey {
-    source: Source,
-}
-
-/// Where the root key lives.
-#[derive(Debug)]
-enum Source {
-    /// In this process's memory, read from a file.
-    Memory(Key256),
-}
+pub struct RootKey(Key256);
 
 impl RootKey {
     /// Bytes that sealing adds.
@@ -40,7 +37,13 @@ impl RootKey {
     /// From 32 bytes that the caller has.
     #[must_use]
     pub fn from_key(key: Key256) -> Self {
-        Self { source: Source::Memory(key) }
+        Self(key)
+    }
+
+    /// A fresh key, to be kept with one of the `protect_with_…` methods.
+    #[must_use]
+    pub fn random(rng: &mut impl CryptoRng) -> Self {
+        Self(Key256::random(rng))
     }
 
     /// Reads a key file: exactly 32 bytes, readable by its owner alone.
@@ -50,15 +53,9 @@ impl RootKey {
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let refused = |reason| Error::KeyFileRefused { path: path.to_path_buf(), reason };
         let mut file = File::open(path).map_err(Error::io("open key file", path))?;
-        let metadata = file.metadata().map_err(Error::io("inspect key file", path))?;
-        if !metadata.is_file() {
-            return Err(refused("it is not a regular file"));
-        }
-        if metadata.mode() & 0o077 != 0 {
-            return Err(refused("group or others have access; chmod 600 it"));
-        }
+        let len = check_private(&file, path)?;
         let mut bytes = Zeroizing::new([0; 32]);
-        if metadata.len() != bytes.len() as u64 {
+        if len != bytes.len() as u64 {
             return Err(refused("a root key has exactly 32 bytes"));
         }
         file.read_exact(&mut *bytes).map_err(Error::io("read key file", path))?;
@@ -79,8 +76,7 @@ impl RootKey {
             .map_err(Error::io("create key file", path))?;
         key.expose(|bytes| file.write_all(bytes)).map_err(Error::io("write key file", path))?;
         file.sync_all().map_err(Error::io("sync key file", path))?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync folder", folder))?;
+        sync_folder_of(path)?;
         Ok(Self::from_key(key))
     }
 
@@ -104,20 +100,45 @@ impl RootKey {
         self.sealing_key(domain, context, salt).open_once(domain.label(), sealed)
     }
 
+    /// The key itself, for a part of the site that derives from it on its own.
+    #[must_use]
+    pub fn into_key(self) -> Key256 {
+        self.0
+    }
+
     /// A second holder of the same key, for another part of the site.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        match &self.source {
-            Source::Memory(key) => Self::from_key(key.expose(Key256::copy_of)),
-        }
+        Self::from_key(self.0.expose(Key256::copy_of))
     }
 
     fn sealing_key(&self, domain: Domain, context: &[&[u8]], salt: &[u8; SALT_LEN]) -> AeadKey {
-        let Source::Memory(root) = &self.source;
         let mut parts = context.to_vec();
         parts.push(salt);
-        AeadKey::new(&derive(root, domain, &parts))
+        AeadKey::new(&derive(&self.0, domain, &parts))
     }
+
+    fn secret(&self) -> &Key256 {
+        &self.0
+    }
+}
+
+/// Refuses what is not a regular file of its owner alone; returns its length.
+fn check_private(file: &File, path: &Path) -> Result<u64, Error> {
+    let refused = |reason| Error::KeyFileRefused { path: path.to_path_buf(), reason };
+    let metadata = file.metadata().map_err(Error::io("inspect key file", path))?;
+    if !metadata.is_file() {
+        return Err(refused("it is not a regular file"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(refused("group or others have access; chmod 600 it"));
+    }
+    Ok(metadata.len())
+}
+
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync folder", folder))
 }
 
 const SALT_LEN: usize = 16;
@@ -158,6 +179,6 @@ mod tests {
             assert!(matches!(RootKey::from_file(&path), Err(Error::KeyFileRefused { .. })), "{len} bytes");
         }
         assert!(matches!(RootKey::from_file(folder.path()), Err(Error::KeyFileRefused { .. })));
-        assert_eq!(format!("{again:?}"), "RootKey { source: Memory(Key256([REDACTED])) }");
+        assert_eq!(format!("{again:?}"), "RootKey(Key256([REDACTED]))");
     }
 }

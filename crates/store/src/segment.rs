@@ -1,26 +1,34 @@
 //! Segment files: preallocated, append-only rows of sealed secrets, each file under its own key.
 //!
 //! ```text
-//! 0000000000000007.keys   | sealed secret, tag | sealed secret, tag | … | zeros |
-//! 0000000000000007.kek    | description, sealed key-encryption key (KEK) | zeros |   one page, never moved
+//! 0000000000000007.keys   | row key, sealed secret, tag | row key, sealed secret, tag | … | zeros |
+//! 0000000000000007.kek    | description, sealed key-encryption key (KEK) | zeros |   see `kek`
 //! ```
+//!
+//! | length | field of a slot | rule |
+//! |---|---|---|
+//! | 2 | row key's length | at least 1 |
+//! | r | row key | public; compaction finds the row by it |
+//! | n | ciphertext | |
+//! | 16 | tag | |
 //!
 //! A slot's nonce is its offset. Offsets only grow, and a segment is written by the process that made it and by
 //! no later one, so a nonce cannot repeat under a KEK. A deleted secret's slot is overwritten in place; a dead
 //! segment's KEK is overwritten, then both files are removed.
+//!
+//! In memory a segment knows eight bytes of each slot, so that a million keys take a few megabytes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crypto::aead::{AeadKey, TAG_LEN, nonce_of};
 use crypto::domain::Domain;
-use crypto::record::Table;
-use crypto::secret::{Key256, SecretBytes};
+use crypto::secret::SecretBytes;
 use rand_core::CryptoRng;
-use types::codec::{CodecError, Reader, Writer};
 
 use crate::disk::{Disk, DiskFile};
 use crate::entry::Place;
+use crate::kek::{self, Class, KekSlot, Layout};
 use crate::{Error, RootKey};
 
 /// Number of a segment; never used twice in one store.
@@ -44,59 +52,26 @@ impl SegmentId {
     }
 }
 
-/// Records of one class live about equally long and share segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Class {
-    /// Gone within minutes.
-    Transient = 1,
-    /// Key stock.
-    Stock = 2,
-    /// Kept for months.
-    LongLived = 3,
-}
-
-impl Class {
-    pub(crate) const COUNT: usize = 3;
-
-    pub(crate) fn of(table: Table) -> Self {
-        match table {
-            Table::PoolBlock | Table::PoolMark | Table::PairKey => Self::Stock,
-            Table::TerminalBatch | Table::ModelKey => Self::LongLived,
-            _ => Self::Transient,
-        }
-    }
-
-    pub(crate) fn index(self) -> usize {
-        self as usize - 1
-    }
-
-    fn from_number(number: u8) -> Option<Self> {
-        [Self::Transient, Self::Stock, Self::LongLived].into_iter().find(|class| *class as u8 == number)
-    }
-}
-
 /// One segment: its files, its key and which slots are live.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    id: SegmentId,
     description: KekSlot,
     keys: Arc<dyn DiskFile>,
     key: AeadKey,
     next: u32,
-    live: BTreeMap<u32, Live>,
+    /// By offset; dead ones stay until the segment goes.
+    slots: Vec<Slot>,
+    live: usize,
     live_bytes: u64,
-    /// A live slot did not open; it is left where it is.
-    pub(crate) damaged: bool,
+    damaged: AtomicBool,
 }
 
-/// A live slot.
-#[derive(Clone, Debug)]
-pub(crate) struct Live {
-    /// Bytes of the secret.
+/// Where a slot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) offset: u32,
+    /// Zero when it is dead.
     pub(crate) len: u32,
-    /// Key of the row in the state table.
-    pub(crate) row: Box<[u8]>,
 }
 
 impl Segment {
@@ -109,46 +84,41 @@ impl Segment {
         capacity: u32,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, Error> {
-        let kek = Key256::random(rng);
-        let mut description = KekSlot { id, class, capacity, sealed: Vec::new() };
-        description.sealed = root.seal(Domain::StoreSegmentKek, &[&description.binding()], &kek.to_secret(), rng);
-        let page = description.encode();
-        let create = |name: String, len, content: &[u8]| {
-            let path = disk.path().join(&name);
-            let file = disk.create(&name, len).map_err(Error::io("create", &path))?;
-            file.write_at(0, content).and_then(|()| file.sync_data()).map_err(Error::io("write", &path))?;
-            Ok(file)
-        };
-        create(id.kek_name(), KEK_PAGE_LEN as u64, &page)?;
-        let keys = create(id.keys_name(), u64::from(capacity), &[])?;
+        let description = KekSlot { id, layout: Layout::Named, class, capacity, sealed: Vec::new() };
+        let (description, kek) = kek::create(disk, root, description, rng)?;
+        let path = disk.path().join(id.keys_name());
+        let keys = disk.create(&id.keys_name(), u64::from(capacity)).map_err(Error::io("create", &path))?;
+        keys.sync_data().map_err(Error::io("write", &path))?;
         disk.sync_names().map_err(Error::io("sync folder", disk.path()))?;
-        let key = AeadKey::new(&kek);
-        Ok(Self { id, description, keys, key, next: 0, live: BTreeMap::new(), live_bytes: 0, damaged: false })
+        Ok(Self::new(description, keys, AeadKey::new(&kek), 0))
     }
 
     /// Opens a segment of an earlier process; nothing is appended to it any more.
     pub(crate) fn load(disk: &dyn Disk, root: &RootKey, id: SegmentId) -> Result<Self, &'static str> {
-        let kek_file = disk.open(&id.kek_name()).map_err(|_| "the segment's key file cannot be opened")?;
-        let mut page = [0; KEK_PAGE_LEN];
-        kek_file.read_at(0, &mut page).map_err(|_| "the segment's key file cannot be read")?;
-        let description = KekSlot::decode(&page).map_err(|_| "the segment's key file is damaged")?;
-        if description.id != id {
-            return Err("the segment's key file belongs to another segment");
-        }
-        let kek = root
-            .open(Domain::StoreSegmentKek, &[&description.binding()], &description.sealed)
-            .ok()
-            .and_then(|kek| Key256::from_secret(&kek))
-            .ok_or("the segment's key does not open")?;
+        let (description, kek) = kek::load(disk, root, id)?;
         let keys = disk.open(&id.keys_name()).map_err(|_| "the segment file cannot be opened")?;
-        let (key, next) = (AeadKey::new(&kek), description.capacity);
-        Ok(Self { id, description, keys, key, next, live: BTreeMap::new(), live_bytes: 0, damaged: false })
+        let next = description.capacity;
+        Ok(Self::new(description, keys, AeadKey::new(&kek), next))
+    }
+
+    fn new(description: KekSlot, keys: Arc<dyn DiskFile>, key: AeadKey, next: u32) -> Self {
+        let (slots, damaged) = (Vec::new(), AtomicBool::new(false));
+        Self { description, keys, key, next, slots, live: 0, live_bytes: 0, damaged }
+    }
+
+    /// Bytes of the slot of a secret under a row's key.
+    pub(crate) fn slot_len(layout: Layout, row: &[u8], secret_len: u32) -> Option<u32> {
+        let head = match layout {
+            Layout::Bare => 0,
+            Layout::Named => HEAD_LEN + row.len(),
+        };
+        secret_len.checked_add(u32::try_from(head + TAG_LEN).ok()?)
     }
 
     /// Sets aside the next slot for a secret of `len` bytes, if there is room.
-    pub(crate) fn reserve(&mut self, len: u32) -> Option<Place> {
-        let place = Place { segment: self.id, offset: self.next, len };
-        let end = self.next.checked_add(place.slot_len())?;
+    pub(crate) fn reserve(&mut self, row: &[u8], len: u32) -> Option<Place> {
+        let place = Place { segment: self.id(), offset: self.next, len };
+        let end = self.next.checked_add(Self::slot_len(Layout::Named, row, len)?)?;
         if end > self.description.capacity {
             return None;
         }
@@ -156,29 +126,65 @@ impl Segment {
         Some(place)
     }
 
-    /// Seals a secret for its slot and its record.
-    pub(crate) fn seal(&self, place: Place, row: &[u8], secret: &SecretBytes) -> Vec<u8> {
-        debug_assert_eq!(place.segment, self.id);
-        let mut sealed = secret.expose(<[u8]>::to_vec);
-        let tag = self.key.seal(nonce_of(u64::from(place.offset)), &binding(place, row), &mut sealed);
-        sealed.extend_from_slice(&tag);
-        sealed
+    /// The bytes of a slot.
+    pub(crate) fn seal(&self, place: Place, row: &[u8], secret: &SecretBytes, out: &mut Vec<u8>) {
+        assert!(
+            place.segment == self.id() && self.description.layout == Layout::Named,
+            "only fresh segments are filled"
+        );
+        out.extend_from_slice(&u16::try_from(row.len()).expect("a row's key has at most 257 bytes").to_be_bytes());
+        out.extend_from_slice(row);
+        let from = out.len();
+        secret.expose(|secret| out.extend_from_slice(secret));
+        let tag = self.key.seal(nonce_of(u64::from(place.offset)), &binding(place, row), &mut out[from..]);
+        out.extend_from_slice(&tag);
     }
 
-    /// Opens what stands in a slot.
-    pub(crate) fn unseal(&self, place: Place, row: &[u8], sealed: &[u8]) -> Option<SecretBytes> {
-        let (body, tag) = sealed.split_last_chunk::<TAG_LEN>()?;
+    /// Reads and opens the slot of a row.
+    pub(crate) fn read(&self, place: Place, row: &[u8]) -> Result<SecretBytes, &'static str> {
+        let at = self.find(place.offset).ok_or(OUTSIDE)?;
+        let slot = self.slots[at];
+        if Self::slot_len(self.description.layout, row, place.len) != Some(slot.len) {
+            return Err(OUTSIDE);
+        }
+        self.open_slot(slot, Some((place, row))).map(|(_, secret)| secret)
+    }
+
+    /// Reads and opens a live slot that names its row.
+    pub(crate) fn read_named(&self, slot: Slot) -> Result<(Vec<u8>, SecretBytes), &'static str> {
+        self.open_slot(slot, None)
+    }
+
+    fn open_slot(&self, slot: Slot, expected: Option<(Place, &[u8])>) -> Result<(Vec<u8>, SecretBytes), &'static str> {
+        let result = self.open_slot_unmarked(slot, expected);
+        if result.is_err() {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn open_slot_unmarked(
+        &self,
+        slot: Slot,
+        expected: Option<(Place, &[u8])>,
+    ) -> Result<(Vec<u8>, SecretBytes), &'static str> {
+        let mut content = vec![0; usize::try_from(slot.len).unwrap_or(0)];
+        self.keys.read_at(u64::from(slot.offset), &mut content).map_err(|_| "its segment cannot be read")?;
+        let closed = "the sealed secret does not open";
+        let (row, sealed) = match self.description.layout {
+            Layout::Bare => (expected.map(|(_, row)| row).ok_or(closed)?, content.as_slice()),
+            Layout::Named => split_named(&content).ok_or(closed)?,
+        };
+        if expected.is_some_and(|(_, expected)| expected != row) {
+            return Err(closed);
+        }
+        let (body, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(closed)?;
+        let len = u32::try_from(body.len()).map_err(|_| closed)?;
+        let place = Place { segment: self.id(), offset: slot.offset, len };
         let mut secret = SecretBytes::copy_of(body);
         let nonce = nonce_of(u64::from(place.offset));
-        secret.expose_mut(|body| self.key.open(nonce, &binding(place, row), body, *tag)).ok()?;
-        Some(secret)
-    }
-
-    /// Reads and opens one slot.
-    pub(crate) fn read(&self, place: Place, row: &[u8]) -> Option<SecretBytes> {
-        let mut sealed = vec![0; usize::try_from(place.slot_len()).ok()?];
-        self.keys.read_at(u64::from(place.offset), &mut sealed).ok()?;
-        self.unseal(place, row, &sealed)
+        secret.expose_mut(|body| self.key.open(nonce, &binding(place, row), body, *tag)).map_err(|_| closed)?;
+        Ok((row.to_vec(), secret))
     }
 
     /// The whole file.
@@ -204,25 +210,82 @@ impl Segment {
         self.keys.sync_data().map_err(Error::io("sync", &self.path(disk)))
     }
 
-    pub(crate) fn mark_live(&mut self, place: Place, row: Box<[u8]>) {
-        self.live_bytes += u64::from(place.slot_len());
-        let before = self.live.insert(place.offset, Live { len: place.len, row });
-        assert!(before.is_none(), "slot {place:?} was given out twice");
+    /// Takes over the slots that rows point to, found at opening. Those that overlap or lie outside are left out.
+    pub(crate) fn restore_slots(&mut self, mut slots: Vec<Slot>) {
+        assert!(self.slots.is_empty(), "slots are restored once");
+        slots.sort_unstable_by_key(|slot| slot.offset);
+        let (mut end_of_last, mut is_whole) = (0, true);
+        slots.retain(|slot| {
+            let end = slot.offset.checked_add(slot.len);
+            match end {
+                Some(end) if slot.offset >= end_of_last && end <= self.description.capacity => {
+                    end_of_last = end;
+                    true
+                }
+                _ => {
+                    is_whole = false;
+                    false
+                }
+            }
+        });
+        slots.shrink_to_fit();
+        (self.live, self.live_bytes) = (slots.len(), slots.iter().map(|slot| u64::from(slot.len)).sum());
+        self.slots = slots;
+        if !is_whole {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
     }
 
-    pub(crate) fn mark_dead(&mut self, place: Place) {
-        let live = self.live.remove(&place.offset);
-        assert!(live.is_some_and(|live| live.len == place.len), "slot {place:?} was not live");
-        self.live_bytes -= u64::from(place.slot_len());
+    /// A slot that was just reserved is now live.
+    pub(crate) fn mark_live(&mut self, place: Place, row: &[u8]) {
+        let len = Self::slot_len(Layout::Named, row, place.len).expect("it was reserved");
+        let follows = self.slots.last().is_none_or(|last| last.offset < place.offset);
+        assert!(follows, "slot {place:?} was given out twice");
+        self.slots.push(Slot { offset: place.offset, len });
+        self.live += 1;
+        self.live_bytes += u64::from(len);
+    }
+
+    /// A live slot's secret was deleted or replaced; returns what to overwrite. `None` if it was not live.
+    pub(crate) fn mark_dead(&mut self, place: Place) -> Option<Slot> {
+        let at = self.find(place.offset)?;
+        let slot = self.slots[at];
+        self.slots[at].len = 0;
+        self.live -= 1;
+        self.live_bytes -= u64::from(slot.len);
+        Some(slot)
+    }
+
+    fn find(&self, offset: u32) -> Option<usize> {
+        let at = self.slots.binary_search_by_key(&offset, |slot| slot.offset).ok()?;
+        (self.slots[at].len > 0).then_some(at)
     }
 
     /// Live slots by offset.
-    pub(crate) fn live(&self) -> &BTreeMap<u32, Live> {
-        &self.live
+    pub(crate) fn live(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.slots.iter().filter(|slot| slot.len > 0).copied()
+    }
+
+    /// How many slots are live.
+    pub(crate) fn live_count(&self) -> usize {
+        self.live
     }
 
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// A live slot did not open; it is left where it is.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.description.id
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.description.layout
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -234,74 +297,46 @@ impl Segment {
         self.next
     }
 
+    /// Nothing is appended to it any more: memory set aside for slots to come is given back.
+    pub(crate) fn retire(&mut self) {
+        self.slots.shrink_to_fit();
+    }
+
     pub(crate) fn path(&self, disk: &dyn Disk) -> std::path::PathBuf {
-        disk.path().join(self.id.keys_name())
+        disk.path().join(self.id().keys_name())
     }
 }
 
 /// Destroys a segment: its KEK is overwritten, durably, before the names go. [`Disk::sync_names`] is the caller's.
 pub(crate) fn destroy(disk: &dyn Disk, id: SegmentId) -> Result<(), Error> {
-    let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-    let kek_path = disk.path().join(id.kek_name());
-    match disk.open(&id.kek_name()) {
-        Ok(kek) => {
-            kek.write_at(0, &[0; KEK_PAGE_LEN])
-                .and_then(|()| kek.sync_data())
-                .map_err(Error::io("overwrite", &kek_path))?;
-        }
-        Err(error) if gone(&error) => {}
-        Err(error) => return Err(Error::io("open", &kek_path)(error)),
+    let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    match kek::destroy(disk, id) {
+        Err(Error::Io { source, .. }) if is_gone(&source) => {}
+        other => other?,
     }
     for name in [id.keys_name(), id.kek_name()] {
         match disk.remove(&name) {
-            Err(error) if !gone(&error) => return Err(Error::io("remove", &disk.path().join(name))(error)),
+            Err(error) if !is_gone(&error) => return Err(Error::io("remove", &disk.path().join(name))(error)),
             _ => {}
         }
     }
     Ok(())
 }
 
-/// What a segment's key file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KekSlot {
-    id: SegmentId,
-    class: Class,
-    capacity: u32,
-    sealed: Vec<u8>,
+/// Row key and sealed secret of a slot that names its row.
+pub(crate) fn split_named(slot: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = slot.split_first_chunk::<HEAD_LEN>()?;
+    let len = usize::from(u16::from_be_bytes(*len));
+    if len == 0 { None } else { rest.split_at_checked(len) }
 }
 
-impl KekSlot {
-    /// What the sealed KEK is bound to.
-    fn binding(&self) -> [u8; 13] {
-        let mut out = [0; 13];
-        out[..8].copy_from_slice(&self.id.0.to_be_bytes());
-        out[8] = self.class as u8;
-        out[9..].copy_from_slice(&self.capacity.to_be_bytes());
-        out
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new();
-        w.put(KEK_MAGIC).u16(KEK_VERSION).put(&self.binding()).put(&self.sealed);
-        let mut page = w.finish();
-        page.resize(KEK_PAGE_LEN, 0);
-        page
-    }
-
-    pub(crate) fn decode(page: &[u8]) -> Result<Self, CodecError> {
-        let mut r = Reader::new(page);
-        if r.take("magic", KEK_MAGIC.len())? != KEK_MAGIC {
-            return Err(CodecError::Value { field: "magic" });
-        }
-        if r.u16("version")? != KEK_VERSION {
-            return Err(CodecError::Value { field: "version" });
-        }
-        let id = SegmentId(r.u64("segment")?);
-        let class = Class::from_number(r.u8("class")?).ok_or(CodecError::Value { field: "class" })?;
-        let capacity = r.u32("capacity")?;
-        let sealed = r.take("sealed key", 32 + RootKey::OVERHEAD)?.to_vec();
-        Ok(Self { id, class, capacity, sealed })
-    }
+/// A slot as version 1 wrote it.
+#[cfg(test)]
+pub(crate) fn seal_bare(kek: &crypto::secret::Key256, place: Place, row: &[u8], secret: &SecretBytes) -> Vec<u8> {
+    let mut sealed = secret.expose(<[u8]>::to_vec);
+    let tag = AeadKey::new(kek).seal(nonce_of(u64::from(place.offset)), &binding(place, row), &mut sealed);
+    sealed.extend_from_slice(&tag);
+    sealed
 }
 
 /// What a sealed secret is bound to: its position and its record.
@@ -316,30 +351,13 @@ fn binding(place: Place, row: &[u8]) -> Vec<u8> {
     out
 }
 
-const KEK_MAGIC: &[u8] = b"QKEK";
-const KEK_VERSION: u16 = 1;
-/// A key file fills one page of the file system, so that overwriting it touches nothing else.
-pub(crate) const KEK_PAGE_LEN: usize = 4096;
+/// Bytes before a row's key in a slot.
+const HEAD_LEN: usize = 2;
+const OUTSIDE: &str = "its slot is outside the segment or another record's";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn key_file_is_pinned_and_every_other_is_refused() {
-        let slot = KekSlot { id: SegmentId(7), class: Class::Stock, capacity: 0x0010_0000, sealed: vec![9; 64] };
-        let page = slot.encode();
-        assert_eq!(page.len(), KEK_PAGE_LEN);
-        assert_eq!(page[..20], *b"QKEK\0\x01\0\0\0\0\0\0\0\x07\x02\0\x10\0\0\x09");
-        assert_eq!(KekSlot::decode(&page), Ok(slot));
-        for (name, at, to) in [("magic", 0, b'q'), ("version", 5, 2), ("class 0", 14, 0), ("class 4", 14, 4)] {
-            let mut bent = page.clone();
-            bent[at] = to;
-            assert!(KekSlot::decode(&bent).is_err(), "{name}");
-        }
-        assert!(KekSlot::decode(&page[..82]).is_err(), "cut short");
-        assert!(KekSlot::decode(&[0; KEK_PAGE_LEN]).is_err(), "overwritten");
-    }
 
     #[test]
     fn names_of_segments() {
@@ -349,6 +367,19 @@ mod tests {
         assert_eq!(SegmentId::of_name(&id.kek_name()), Some(id));
         for name in ["1f.keys", "000000000000001F.keys", "+00000000000001f.keys", "state.redb", "lock"] {
             assert_eq!(SegmentId::of_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_slot_comes_apart_and_every_other_is_refused() {
+        assert_eq!(split_named(b"\0\x02rkrest"), Some((&b"rk"[..], &b"rest"[..])));
+        for (name, slot) in [
+            ("empty", &b""[..]),
+            ("cut in the length", b"\0"),
+            ("no row", b"\0\0rk"),
+            ("row beyond its end", b"\0\x03rk"),
+        ] {
+            assert_eq!(split_named(slot), None, "{name}");
         }
     }
 }

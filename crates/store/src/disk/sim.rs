@@ -1,5 +1,6 @@
 //! A disk in memory that loses what was not synced: the power can go after any operation, and what comes back
-//! is any mix of unsynced sectors and names.
+//! is any mix of unsynced sectors and names; room that a file was given and that was not synced holds anything.
+//! Any single operation can fail, and a failed sync loses what it was to write, as Linux does.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,6 +25,7 @@ struct State {
     power_cut_at: Option<u64>,
     room: Option<u64>,
     read_only: bool,
+    fault: Option<(u64, io::ErrorKind)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -63,9 +65,15 @@ impl SimDisk {
         self.state().read_only = true;
     }
 
+    /// That one operation fails; those after it do not.
+    pub(crate) fn fail_once_at(&self, operation: u64, kind: io::ErrorKind) {
+        self.state().fault = Some((operation, kind));
+    }
+
     /// What is found after the power came back: everything synced, and any mix of the rest.
     pub(crate) fn after_power_cut(&self, seed: u64) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let mut junk = ChaCha20Rng::seed_from_u64(!seed);
         let state = self.state();
         // Seeds 0 and 1 are the extremes: nothing unsynced survives, everything does.
         let mut survives = || match seed {
@@ -89,7 +97,12 @@ impl SimDisk {
                 match operation {
                     Pending::SetLen(len) => {
                         if survives() {
+                            let before = content.len();
                             content.resize(len, 0);
+                            // Seeds of three parts leave what the medium held before.
+                            if seed > 1 && seed % 3 == 2 && len > before {
+                                junk.fill_bytes(&mut content[before..]);
+                            }
                         }
                     }
                     Pending::Write(offset, bytes) => {
@@ -137,6 +150,12 @@ impl State {
             return Err(io::Error::other("power cut"));
         }
         self.operations += 1;
+        if let Some((at, kind)) = self.fault
+            && self.operations > at
+        {
+            self.fault = None;
+            return Err(kind.into());
+        }
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
@@ -166,7 +185,21 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = *self.state().names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let mut state = self.state();
+        let file = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        // Opening forgets what a failed sync left in memory and not on the medium.
+        let SimFile { now, durable, pending } = &mut state.files[file];
+        now.clone_from(durable);
+        for operation in pending {
+            match operation {
+                Pending::SetLen(len) => now.resize(*len, 0),
+                Pending::Write(offset, bytes) => {
+                    now.resize(now.len().max(*offset + bytes.len()), 0);
+                    now[*offset..*offset + bytes.len()].copy_from_slice(bytes);
+                }
+            }
+        }
+        drop(state);
         Ok(Arc::new(Handle { disk: self.clone(), file }))
     }
 
@@ -241,11 +274,17 @@ impl DiskFile for Handle {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.operation(0)?;
+        let result = state.operation(0);
+        let is_cut = state.power_cut_at.is_some_and(|at| state.operations >= at);
         let file = &mut state.files[self.file];
-        file.durable = file.now.clone();
-        file.pending.clear();
-        Ok(())
+        if result.is_ok() {
+            file.durable = file.now.clone();
+        }
+        // After an error the pages count as written although they are not.
+        if result.is_ok() || !is_cut {
+            file.pending.clear();
+        }
+        result
     }
 }
 

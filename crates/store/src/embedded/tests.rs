@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
+use crypto::record::Table;
 use crypto::secret::Key256;
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -10,6 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
 use crate::disk::sim::SimDisk;
+use crate::store::{Back, Damaged, Store};
 
 type Model = BTreeMap<(Table, Vec<u8>), (Vec<u8>, Option<Vec<u8>>)>;
 
@@ -23,7 +25,19 @@ fn rng(seed: u64) -> ChaCha20Rng {
 
 /// Small segments, so that short tests rotate and compact.
 fn open_sim(disk: &SimDisk, seed: u64) -> Result<(Store, Vec<Record>, Vec<Damaged>), Error> {
-    recovery::open(Arc::new(disk.clone()), root(), Box::new(rng(seed)), 512)
+    open_with(disk, root(), seed)
+}
+
+fn open_with(disk: &SimDisk, root: RootKey, seed: u64) -> Result<(Store, Vec<Record>, Vec<Damaged>), Error> {
+    let embedded = recovery::open(Arc::new(disk.clone()), root, Box::new(rng(seed)), 512)?;
+    let store = Store::of(Back::Folder(Box::new(embedded)));
+    let (records, damaged) = store.sorted()?;
+    Ok((store, records, damaged))
+}
+
+fn inside(store: &Store) -> &Embedded {
+    let Back::Folder(embedded) = &store.back else { panic!("a folder was opened") };
+    embedded
 }
 
 fn put(table: Table, key: &[u8], value: &[u8], secret: Option<&[u8]>) -> Change {
@@ -166,9 +180,153 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged_and_revives_nothing() {
     }
 }
 
+/// Any single operation fails, of any kind, and the disk is well again: what was acknowledged is there at reopening,
+/// nothing is half there, the store goes on, and a power cut after that takes nothing back.
+#[test]
+fn a_failure_of_any_one_operation_loses_nothing_acknowledged_and_revives_nothing() {
+    let changes_of = |model: &Model, random: &mut ChaCha20Rng| {
+        let mut next = model.clone();
+        let changes: Vec<Change> = (0..3)
+            .map(|_| {
+                let change = random_change(&next, random);
+                apply(&mut next, &change);
+                change
+            })
+            .collect();
+        (changes, next)
+    };
+    let whole = SimDisk::default();
+    let (mut store, ..) = open_sim(&whole, 5).unwrap();
+    let (mut model, mut random) = (Model::new(), rng(11));
+    for _ in 0..6 {
+        let (changes, next) = changes_of(&model, &mut random);
+        store.commit(&changes).unwrap();
+        model = next;
+    }
+    drop(store);
+    let kinds = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::ReadOnlyFilesystem, std::io::ErrorKind::Other];
+    for (operation, kind) in (0..whole.operations()).flat_map(|operation| kinds.map(|kind| (operation, kind))) {
+        let disk = SimDisk::default();
+        disk.fail_once_at(operation, kind);
+        let at = format!("operation {operation}, {kind:?}");
+        let mut store = match open_sim(&disk, 5) {
+            Ok((store, ..)) => store,
+            Err(_) => open_sim(&disk, 5).unwrap_or_else(|error| panic!("{at}: {error:?}")).0,
+        };
+        let (mut model, mut random) = (Model::new(), rng(11));
+        for step in 0..6 {
+            let (changes, next) = changes_of(&model, &mut random);
+            if let Err(error) = store.commit(&changes) {
+                assert!(matches!(error, Error::Io { .. } | Error::State { .. }), "{at}: {error:?}");
+                drop(store);
+                let (reopened, records, damaged) = open_sim(&disk, 20 + step).unwrap_or_else(|e| panic!("{at}: {e:?}"));
+                assert!(damaged.is_empty(), "{at}: {damaged:?}");
+                let found = as_model(records);
+                assert!(found == model || found == next, "{at} step {step}");
+                (store, model) = (reopened, found);
+                continue;
+            }
+            model = next;
+        }
+        drop(store);
+        for seed in [0, 2 + operation] {
+            let (_, records, damaged) = open_sim(&disk.after_power_cut(seed), 9).unwrap();
+            assert!(damaged.is_empty() && as_model(records) == model, "{at} seed {seed}");
+        }
+    }
+}
+
+/// The power is cut anywhere in a change of the root key: one of the two keys opens everything, the other nothing.
+#[test]
+fn a_power_cut_anywhere_in_a_change_of_the_root_key_leaves_one_key_that_opens_all() {
+    let other = || RootKey::from_key(Key256::copy_of(&[8; 32]));
+    let filled = |disk: &SimDisk| {
+        let (mut store, ..) = open_sim(disk, 1).unwrap();
+        for n in 0..20_u8 {
+            store.commit(&[put(Table::PairKey, &[n], b"v", Some(&[n; 32]))]).unwrap();
+        }
+        store
+    };
+    let whole = SimDisk::default();
+    let mut store = filled(&whole);
+    let (before, content) = (whole.operations(), whole.dump());
+    store.rekey(other()).unwrap();
+    let sealed_before = content["0000000000000001.kek"][19..83].to_vec();
+    assert!(whole.dump().values().all(|file| !contains(file, &sealed_before)), "sealed under the old key: gone");
+    store.commit(&[put(Table::PairKey, b"new", b"", Some(b"secret"))]).unwrap();
+    drop(store);
+    assert_eq!(open_with(&whole, other(), 2).unwrap().1.len(), 21);
+    let mut opened = [0; 2];
+    for operation in before..whole.operations() {
+        let disk = SimDisk::default();
+        let mut store = filled(&disk);
+        disk.cut_power_at(operation);
+        let result = store.rekey(other());
+        drop(store);
+        for seed in [0, 1, 2 + operation, 3 + operation] {
+            let at = format!("cut {operation} seed {seed}");
+            let remains = disk.after_power_cut(seed);
+            let new = open_with(&remains, other(), 3);
+            let old = open_with(&remains, root(), 3);
+            let (opens, refuses, which) = if new.is_ok() { (new, old, 1) } else { (old, new, 0) };
+            let (_, records, damaged) = opens.unwrap_or_else(|error| panic!("{at}: {error:?}"));
+            assert_eq!((records.len(), damaged.len()), (20, 0), "{at}");
+            assert!(matches!(refuses, Err(Error::WrongRootKey { .. })), "{at}");
+            assert!(result.is_err() || which == 1, "{at}: an acknowledged change went back");
+            opened[which] += 1;
+        }
+    }
+    assert!(opened[0] > 0 && opened[1] > 0, "{opened:?}");
+}
+
+/// A store as version 1 wrote it: slots without the key of their row.
+#[test]
+fn a_store_of_version_1_is_taken_over() {
+    let disk = SimDisk::default();
+    drop(open_sim(&disk, 1).unwrap());
+    let (mut store, ..) = open_sim(&disk, 1).unwrap();
+    let Back::Folder(inner) = &mut store.back else { panic!("a folder was opened") };
+    let id = SegmentId(7);
+    let description =
+        crate::kek::KekSlot { id, layout: Layout::Bare, class: Class::Stock, capacity: 512, sealed: Vec::new() };
+    let (_, kek) = crate::kek::create(&disk, &root(), description, &mut rng(4)).unwrap();
+    let keys = disk.create(&id.keys_name(), 512).unwrap();
+    let transaction = inner.state.begin_write().unwrap();
+    {
+        let mut rows = transaction.open_table(ROWS).unwrap();
+        for n in 0..3_u8 {
+            let (row, place) = ([6, n], Place { segment: id, offset: 48 * u32::from(n), len: 32 });
+            let sealed = segment::seal_bare(&kek, place, &row, &SecretBytes::copy_of(&[n; 32]));
+            keys.write_at(u64::from(place.offset), &sealed).unwrap();
+            rows.insert(&row[..], Entry { value: b"v", place: Some(place) }.encode().as_slice()).unwrap();
+        }
+        let mut marks = transaction.open_table(MARKS).unwrap();
+        let mut mark = recovery::sealed_mark(&root(), &mut rng(5));
+        mark[1] = 1;
+        marks.insert(recovery::FORMAT, mark.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    keys.sync_data().unwrap();
+    disk.sync_names().unwrap();
+    drop(store);
+    disk.flip(&id.keys_name(), 50, 1);
+    for round in 0..2 {
+        let (store, records, damaged) = open_sim(&disk, 2).unwrap();
+        let secrets: Vec<_> = as_model(records).into_values().map(|(_, secret)| secret.unwrap()).collect();
+        assert_eq!(secrets, [vec![0; 32], vec![2; 32]], "round {round}");
+        assert_eq!((damaged.len(), &damaged[0].key[..]), (1, &[1][..]));
+        assert_eq!(store.stats().segments, 2, "the damaged slot stays until its record goes");
+    }
+    let (mut store, ..) = open_sim(&disk, 3).unwrap();
+    store.commit(&[delete(Table::PairKey, &[1])]).unwrap();
+    drop(store);
+    assert!(!disk.dump().contains_key(&id.keys_name()));
+}
+
 /// After opening, segment files hold live slots and zeros, nothing else.
 fn assert_nothing_but_live(disk: &SimDisk, model: &Model) {
-    let live: usize = model.values().filter_map(|(_, secret)| secret.as_ref()).map(|secret| secret.len() + 16).sum();
+    let secrets = model.iter().filter_map(|((_, key), (_, secret))| secret.as_ref().map(|secret| (key, secret)));
+    let live: usize = secrets.map(|(key, secret)| 2 + 1 + key.len() + secret.len() + 16).sum();
     let used = |(name, content): (&String, &Vec<u8>)| {
         if name.ends_with(".keys") { content.iter().filter(|byte| **byte != 0).count() } else { 0 }
     };
@@ -190,14 +348,12 @@ fn secrets_are_on_disk_only_sealed_and_only_while_they_live() {
     let changes =
         [put(Table::PairKey, b"a", b"public value", Some(&secret)), put(Table::PairKey, b"b", b"", Some(&other))];
     store.commit(&changes).unwrap();
-    let segment = store.segments.values().next().unwrap();
+    let segment = inside(&store).segments.values().next().unwrap();
     let mut images = Vec::new();
-    for (offset, live) in segment.live() {
-        let mut sealed = vec![0; 48];
-        let at = usize::try_from(*offset).unwrap();
-        sealed.copy_from_slice(&segment.read_all().unwrap()[at..at + 48]);
-        assert_eq!(live.len, 32);
-        images.push(sealed);
+    for slot in segment.live() {
+        assert_eq!(slot.len, 2 + 2 + 48, "row key \x06a, secret and tag");
+        let at = usize::try_from(slot.offset).unwrap() + 4;
+        images.push(segment.read_all().unwrap()[at..at + 48].to_vec());
     }
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
     assert_eq!((scan(&secret), scan(&hex(&secret)), scan(&images[0]), scan(&images[1])), (0, 0, 1, 1));
@@ -218,7 +374,7 @@ fn secrets_are_on_disk_only_sealed_and_only_while_they_live() {
 fn a_mostly_dead_segment_is_emptied_and_its_key_destroyed() {
     let disk = SimDisk::default();
     let (mut store, ..) = open_sim(&disk, 1).unwrap();
-    let secret = |n: u8| [n; 32];
+    let secret = |n: u8| [n; 28];
     for n in 0..40_u8 {
         store.commit(&[put(Table::PoolBlock, &[n], b"", Some(&secret(n)))]).unwrap();
     }
@@ -251,7 +407,7 @@ fn a_wrong_root_key_changes_nothing() {
     };
     let before = segments(&disk);
     let wrong = RootKey::from_key(Key256::copy_of(&[8; 32]));
-    let refused = recovery::open(Arc::new(disk.clone()), wrong, Box::new(rng(1)), 512);
+    let refused = open_with(&disk, wrong, 1);
     assert!(matches!(refused, Err(Error::WrongRootKey { .. })));
     assert_eq!(segments(&disk), before);
     assert_eq!(as_model(open_sim(&disk, 1).unwrap().1).len(), 1);
@@ -265,7 +421,7 @@ fn a_flipped_bit_names_its_record_and_spares_the_others() {
         store.commit(&[put(Table::PairKey, &[0xc0 + n], b"v", Some(&[n; 32]))]).unwrap();
     }
     drop(store);
-    for at in 48..96 {
+    for at in 52..104 {
         let bent = disk.copy();
         bent.flip("0000000000000001.keys", at, 1 << (at % 8));
         let (mut store, records, damaged) = open_sim(&bent, 2).unwrap();
@@ -429,7 +585,13 @@ fn disk_formats_hold_against_any_bytes() {
         crate::fuzzing::disk_formats(&row);
         row[1] = 1;
         crate::fuzzing::disk_formats(&row);
-        bytes.splice(0..0, *b"QKEK\0\x01");
-        crate::fuzzing::disk_formats(&bytes);
+        for head in [&b"QKEK\0\x01"[..], b"QRKS\0\x01\x01\0\0\x60", b"QRKS\0\x01\x02\0\x01t", b"QBAK\0\x01\0\x01a"] {
+            let mut headed = head.to_vec();
+            headed.extend_from_slice(&bytes);
+            crate::fuzzing::disk_formats(&headed);
+            crate::fuzzing::backup(&headed);
+        }
+        bytes.insert(0, 1);
+        crate::fuzzing::backup(&bytes);
     }
 }
