@@ -9,6 +9,12 @@ use types::event::Event;
 use types::id::{BlockSeq, KeyId, LinkId, RequestId, SaeId, SiteId};
 use types::units::BitLen;
 
+pub use self::carry::{ExportFailure, KeyOrigin};
+pub use self::quality::{PairFlow, Priority, RouteWish, SaePolicy, TokenRate, Wishes};
+
+mod carry;
+mod quality;
+
 /// Number of a commit; counts up from 1 since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitSeq(pub u64);
@@ -44,10 +50,46 @@ pub enum Input {
         /// What it asks.
         request: SupplyRequest,
     },
-    /// Which KME serves which SAE; replaces the directory.
+    /// Which KME serves which SAE; replaces the directory. An SAE of another network stands under the site whose KME
+    /// has that network's KME beside it.
     Directory(BTreeMap<SaeId, SiteId>),
-    /// The way to each site, both ends included; replaces all routes.
-    Routes(BTreeMap<SiteId, Vec<SiteId>>),
+    /// SAEs of other networks that are reached through a KME beside this site, and that KME's name; replaces all.
+    Foreign(BTreeMap<SaeId, String>),
+    /// What SAEs of this site may draw; replaces all. While nothing is said every SAE is equal and unlimited.
+    Saes(BTreeMap<SaeId, SaePolicy>),
+    /// Keys that come from another network for SAEs of this one; answered by exactly one [`Output::Imported`].
+    /// Doing the same again changes nothing and is answered again.
+    Import {
+        /// Correlates the answer.
+        id: RequestId,
+        /// The master SAE, of the other network.
+        initiator: SaeId,
+        /// The slave SAEs; each gets every key once.
+        targets: Vec<SaeId>,
+        /// The keys under their ids.
+        keys: Vec<(KeyId, SecretBytes)>,
+    },
+    /// Destroys imported keys that no SAE has fetched; answered by exactly one [`Output::Withdrawn`].
+    Withdraw {
+        /// Correlates the answer.
+        id: RequestId,
+        /// The master SAE, of the other network.
+        initiator: SaeId,
+        /// The slave SAEs of the import.
+        targets: Vec<SaeId>,
+        /// Which keys.
+        ids: Vec<KeyId>,
+    },
+    /// What became of an [`Output::Export`].
+    Exported {
+        /// Which export.
+        export: KeyId,
+        /// Whether the other network's KME has the keys for its SAE.
+        result: Result<(), ExportFailure>,
+    },
+    /// The ways to each site, the best first, both ends included; replaces all routes. Keys that are to be combined
+    /// from several ways take such as share no site between the ends.
+    Routes(BTreeMap<SiteId, Vec<Vec<SiteId>>>),
     /// A link of this site makes key.
     LinkUp {
         /// Which link.
@@ -94,6 +136,46 @@ pub enum Output {
         /// The answer.
         result: Result<SupplyReply, Refusal>,
     },
+    /// Answer to an import: each target's KME durably holds the keys, or nobody has any of them.
+    Imported {
+        /// Which import.
+        id: RequestId,
+        /// [`Refusal::BadParameter`] if it can never be met, else when to try again.
+        result: Result<(), Refusal>,
+    },
+    /// Answer to a withdrawal.
+    Withdrawn {
+        /// Which withdrawal.
+        id: RequestId,
+        /// [`Refusal::KeyDelivered`] if an SAE has one of the keys, [`Refusal::KeysNotFound`] if one is not known.
+        result: Result<(), Refusal>,
+    },
+    /// Give keys to another network's KME, then say [`Input::Exported`]. May come again after a restart, until that.
+    Export {
+        /// Its id; the same when it comes again.
+        export: KeyId,
+        /// The other network's KME.
+        peer: String,
+        /// The master SAE, of this network.
+        master: SaeId,
+        /// The slave SAE, of the other network.
+        slave: SaeId,
+        /// The keys under their ids.
+        keys: Vec<(KeyId, SecretBytes)>,
+    },
+    /// Void an export, answered or not; may come again after a restart.
+    ExportVoid {
+        /// Which export.
+        export: KeyId,
+        /// The other network's KME.
+        peer: String,
+        /// The master SAE, of this network.
+        master: SaeId,
+        /// The slave SAE, of the other network.
+        slave: SaeId,
+        /// The keys.
+        ids: Vec<KeyId>,
+    },
     /// A block is durable; the link may forget it.
     BlockFiled {
         /// Which link.
@@ -128,6 +210,8 @@ pub enum SupplyRequest {
         number: u32,
         /// Bits of each; the default size if not said.
         size_bits: Option<u32>,
+        /// What more is asked of the keys.
+        wishes: Wishes,
     },
     /// Get key with key IDs; the caller is the slave.
     Decrypt {
@@ -181,6 +265,8 @@ pub struct SuppliedKey {
     pub id: KeyId,
     /// Its bits.
     pub key: SecretBytes,
+    /// Where it comes from.
+    pub origin: KeyOrigin,
 }
 
 /// Why a request was not met. Nothing was consumed.
@@ -208,6 +294,12 @@ pub enum Refusal {
     /// A key asked for is not here, or not any more (400).
     #[error("one or more keys specified are not found on KME")]
     KeysNotFound,
+    /// A wish that no way through the network can meet (400). The text is the standard's, ETSI GS QKD 014.
+    #[error("not all extension_mandatory request options could be met")]
+    WishUnmeetable,
+    /// A key to withdraw is with an SAE already (400).
+    #[error("an SAE has fetched one or more of the keys")]
+    KeyDelivered,
     /// There is not enough key now (503).
     #[error("not enough key in stock for this pair")]
     NotEnoughKey {
@@ -217,6 +309,18 @@ pub enum Refusal {
     /// The other KME does not answer (503).
     #[error("the KME of the slave SAE does not answer")]
     PeerDown {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The SAE has drawn what it may for now (503).
+    #[error("the SAE has drawn its share of key")]
+    OverQuota {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The other network did not take the keys for its SAE (503).
+    #[error("the network of the slave SAE did not take the key")]
+    NotExported {
         /// When to ask again.
         retry_after: Duration,
     },
@@ -252,12 +356,29 @@ pub struct LinkStock {
     pub peer: SiteId,
     /// Whether the link makes key now.
     pub up: bool,
+    /// Whether messages reach the other end, so that what is left can be spent.
+    pub reached: bool,
     /// Left for messages of this site and filed at both ends.
     pub bits_out: BitLen,
     /// Left for messages of the other site.
     pub bits_in: BitLen,
     /// Blocks of which anything is left.
     pub blocks: u32,
+    /// What this site spent of it.
+    pub used: LinkUse,
+}
+
+/// Key of one link that this site spent since it started, hop by hop of the relays that went over the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkUse {
+    /// Pad of keys that this site owns.
+    pub own: BitLen,
+    /// Pad of keys that pass through.
+    pub transit: BitLen,
+    /// Key of one-time tags.
+    pub tags: BitLen,
+    /// What relays asked for, whether it was there or not; asking again counts again.
+    pub asked: BitLen,
 }
 
 /// What a KME did since it started.

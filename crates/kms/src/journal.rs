@@ -5,6 +5,9 @@
 //! durable(seq)                     -> effects of all commits up to seq out, in order
 //! ```
 //! An effect waits for the newest commit issued before it, its own or an older one, so effects never overtake.
+//!
+//! The journal also numbers spendings: a commit that spends key moves a durable number, so that a site whose records
+//! were set back can be told by what others heard of it (`kme/set_back.rs`).
 
 use std::collections::VecDeque;
 
@@ -12,6 +15,18 @@ use crypto::record::Change;
 use types::event::Event;
 
 use crate::api::{CommitSeq, Output};
+use crate::record::{self, Spends};
+
+/// How far spending has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// What the records said at the start.
+    pub(crate) began: u64,
+    /// Now.
+    pub(crate) at: u64,
+    /// What the records say; at least `at`.
+    stored: u64,
+}
 
 /// Changes of the mutation under way, effects that wait, outputs to drain.
 #[derive(Debug, Default)]
@@ -23,9 +38,41 @@ pub(crate) struct Journal {
     durable: CommitSeq,
     waiting: VecDeque<(CommitSeq, Output)>,
     out: VecDeque<Output>,
+    spent: Spent,
 }
 
 impl Journal {
+    /// Spending as it was stored.
+    pub(crate) fn restore_spent(&mut self, at: u64) {
+        self.spent = Spent { began: at, at, stored: at };
+    }
+
+    /// How far spending has come.
+    pub(crate) fn spent(&self) -> Spent {
+        self.spent
+    }
+
+    /// Moves the number of spendings beyond another.
+    pub(crate) fn spent_beyond(&mut self, other: u64) {
+        self.spent.at = self.spent.stored.max(other).saturating_add(1);
+        self.spent.stored = self.spent.at;
+        self.change(record::put_spent(self.spent.at));
+    }
+
+    /// Counts what the mutation spends. Pad always moves the stored number; for keys it is moved ahead by a lease.
+    fn count(&mut self) {
+        let spends = |what| self.changes.iter().any(|change| record::spends(change) == what);
+        if spends(Spends::Pad) {
+            self.spent_beyond(0);
+        } else if spends(Spends::Key) {
+            self.spent.at += 1;
+            if self.spent.at > self.spent.stored {
+                self.spent.stored = self.spent.at + KEYS_LEASE;
+                self.change(record::put_spent(self.spent.stored));
+            }
+        }
+    }
+
     /// A change of durable state.
     pub(crate) fn change(&mut self, change: Change) {
         self.changes.push(change);
@@ -48,6 +95,7 @@ impl Journal {
 
     /// Ends the mutation.
     pub(crate) fn close(&mut self) {
+        self.count();
         if !self.changes.is_empty() || !self.events.is_empty() {
             self.issued = CommitSeq(self.issued.0 + 1);
             let changes = std::mem::take(&mut self.changes);
@@ -77,6 +125,9 @@ impl Journal {
         self.out.pop_front()
     }
 }
+
+/// Takings of keys that one stored number covers, less one.
+const KEYS_LEASE: u64 = 15;
 
 #[cfg(test)]
 mod tests {

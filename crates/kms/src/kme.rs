@@ -3,18 +3,34 @@
 //! | file | does |
 //! |---|---|
 //! | `restore` | builds the state from durable records |
-//! | `relay` | fills stocks, relays for others, stores what arrives |
-//! | `supply` | answers SAEs; the owner's half of an assignment |
+//! | `fill` | the owner's half of relay: fills stocks, splits keys over several ways |
+//! | `ways` | which way a batch takes |
+//! | `relay` | hops: takes turns for key, relays for others, stores what arrives |
+//! | `supply` | answers SAEs |
+//! | `wait` | admits requests, lets them wait, forecasts |
+//! | `owner` | the owner's half of an assignment |
 //! | `assign` | the holder's half of an assignment |
+//! | `group` | the same keys for several sites; keys from other networks |
+//! | `export` | keys into other networks |
+//! | `withdraw` | keys that another network takes back |
 //! | `sync` | compares with peers, repairs what losses and crashes left |
+//! | `set_back` | notices records that were set back to an older state |
 
 mod assign;
+mod export;
+mod fill;
+mod group;
+mod owner;
 mod relay;
 mod restore;
+mod set_back;
 mod supply;
 mod sync;
+mod wait;
+mod ways;
+mod withdraw;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crypto::rand_core::CryptoRng;
@@ -22,18 +38,28 @@ use crypto::record::Record;
 use crypto::secret::SecretBytes;
 use types::event::Event;
 use types::id::{BlockSeq, KeyId, LinkId, SaeId, SiteId};
-use types::units::{BitLen, ByteLen, Time};
+use types::units::{BitLen, ByteLen, Time, UtcNanos};
 
-use self::relay::Outgoing;
-use self::supply::{Assignment, ParkKey};
-use crate::api::{Counters, Input, LinkStock, Output, PairStock};
-use crate::config::{BATCH_FIRST, Config, PATH_MAX};
+use self::export::LocalExport;
+use self::fill::{Demand, Outgoing};
+use self::group::Group;
+use self::owner::{Assignment, ParkKey};
+use self::relay::Parts;
+use self::set_back::Heard;
+use self::wait::{Turn, Waiter};
+use self::ways::{AckTime, Ways};
+use self::withdraw::Withdrawal;
+use crate::Error;
+use crate::api::{Counters, Input, LinkStock, Output, PairStock, Priority};
+use crate::config::{BATCH_FIRST, Config};
 use crate::delivery::Deliveries;
+use crate::flow::{Made, Taken};
 use crate::journal::Journal;
 use crate::message::Message;
 use crate::pool::LinkPool;
+use crate::queue::Outlet;
+use crate::quota::Quotas;
 use crate::stock::{HeldStock, OwnStock};
-use crate::{Error, record};
 
 /// The key management entity of one site: a core without IO.
 ///
@@ -45,16 +71,37 @@ pub struct Kme {
     config: Config,
     journal: Journal,
     directory: BTreeMap<SaeId, SiteId>,
-    routes: BTreeMap<SiteId, Vec<SiteId>>,
+    foreign: BTreeMap<SaeId, String>,
+    quotas: Quotas,
+    ways: Ways,
     pools: BTreeMap<LinkId, LinkPool>,
+    /// What waits for key of the links to a neighbour.
+    outlets: BTreeMap<SiteId, Outlet>,
+    /// Batches of which some shares have come, by owner.
+    parts: BTreeMap<(SiteId, KeyId), Parts>,
+    waits_watched: bool,
+    /// Random number of this run; 0 before the first input.
+    run: u64,
     peers: BTreeMap<SiteId, Peer>,
     outgoing: BTreeMap<KeyId, Outgoing>,
     assignments: BTreeMap<KeyId, Assignment>,
     parked: BTreeMap<ParkKey, Vec<KeyId>>,
+    groups: BTreeMap<u64, Group>,
+    groups_begun: u64,
+    waiters: BTreeMap<Turn, Waiter>,
+    waiters_begun: u64,
+    local_exports: BTreeMap<KeyId, LocalExport>,
+    withdrawals: BTreeMap<KeyId, Withdrawal>,
+    /// Withdrawals of others that were done here, the last ones.
+    withdrawn: VecDeque<KeyId>,
     deliveries: Deliveries,
     timers: BTreeSet<(Time, Timer)>,
     counters: Counters,
     fill_due: bool,
+    serve_due: bool,
+    /// When the KME was built, and the time of the mutation under way.
+    built: Time,
+    now: Time,
 }
 
 /// What this KME knows of and shares with another site.
@@ -65,11 +112,26 @@ struct Peer {
     silent: bool,
     own: OwnStock,
     held: HeldStock,
-    batches_in_flight: u32,
+    batches_in_flight: usize,
     keys_in_flight: usize,
+    /// Keys that plain stock does not have and that were asked for.
+    demands: Vec<Demand>,
     batch: u16,
     next_relay: Time,
     failures: u32,
+    made: Made,
+    /// By class, in the order of [`Priority::ALL`].
+    taken: [Taken; 4],
+    /// Keys of any way that requests wait for, by class.
+    awaited: [usize; 4],
+    /// Requests that wait and are not to be overtaken, by class.
+    waiting: [usize; 4],
+    /// When the last failure was counted.
+    failed: Time,
+    ack_time: AckTime,
+    heard: Heard,
+    /// Our records were set back: what it had heard of us, until we know all that it knows.
+    set_back: Option<u64>,
 }
 
 impl Default for Peer {
@@ -81,9 +143,18 @@ impl Default for Peer {
             held: HeldStock::default(),
             batches_in_flight: 0,
             keys_in_flight: 0,
+            demands: Vec::new(),
             batch: BATCH_FIRST,
             next_relay: Time::ZERO,
             failures: 0,
+            made: Made::default(),
+            taken: [Taken::default(); 4],
+            awaited: [0; 4],
+            waiting: [0; 4],
+            failed: Time::ZERO,
+            ack_time: AckTime::default(),
+            heard: Heard::default(),
+            set_back: None,
         }
     }
 }
@@ -92,8 +163,13 @@ impl Default for Peer {
 enum Timer {
     Fill,
     Sync,
+    Waits,
     Relay(KeyId),
     Assign(KeyId),
+    Group(u64),
+    Wait(Priority, u64),
+    Export(KeyId),
+    Withdraw(KeyId),
 }
 
 impl Kme {
@@ -107,12 +183,27 @@ impl Kme {
 
     fn empty(now: Time, config: Config) -> Self {
         let timers = BTreeSet::from([(now.after(config.sync_interval), Timer::Sync)]);
+        let quotas = Quotas::new(config.supply_wait);
         Self {
             config,
+            quotas,
+            foreign: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            groups_begun: 0,
+            waiters: BTreeMap::new(),
+            waiters_begun: 0,
+            local_exports: BTreeMap::new(),
+            withdrawals: BTreeMap::new(),
+            withdrawn: VecDeque::new(),
+            serve_due: false,
             journal: Journal::default(),
             directory: BTreeMap::new(),
-            routes: BTreeMap::new(),
+            ways: Ways::default(),
             pools: BTreeMap::new(),
+            outlets: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            waits_watched: false,
+            run: 0,
             peers: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             assignments: BTreeMap::new(),
@@ -121,54 +212,87 @@ impl Kme {
             timers,
             counters: Counters::default(),
             fill_due: false,
+            built: now,
+            now,
         }
+    }
+
+    /// The time that ages are counted in.
+    fn utc(&self) -> UtcNanos {
+        let running = u64::try_from(self.now.since(self.built).as_nanos()).unwrap_or(u64::MAX);
+        UtcNanos(self.config.started.0.saturating_add(running))
     }
 
     /// Takes one input.
     pub fn handle_input(&mut self, now: Time, input: Input, rng: &mut impl CryptoRng) {
+        self.now = now;
+        while self.run == 0 {
+            self.run = rng.next_u64();
+        }
         match input {
-            Input::LinkBlock { link, peer, seq, key } => self.file_block(link, &peer, seq, &key),
+            Input::LinkBlock { link, peer, seq, key } => self.file_block(now, link, &peer, seq, &key),
             Input::Message { from, bytes } => self.message(now, &from, &bytes, rng),
             Input::Request { id, sae, request } => self.request(now, id, sae, request, rng),
             Input::Directory(directory) => self.directory = directory,
+            Input::Foreign(foreign) => self.foreign = foreign,
+            Input::Saes(policies) => self.quotas.replace(policies),
+            Input::Exported { export, result } => self.exported(export, result),
+            Input::Import { id, initiator, targets, keys } => self.import(now, id, initiator, targets, keys, rng),
+            Input::Withdraw { id, initiator, targets, ids } => self.withdraw(now, id, initiator, &targets, ids, rng),
             Input::Routes(routes) => {
-                let site = &self.config.site;
-                let is_way = |to: &SiteId, path: &[SiteId]| {
-                    (2..=PATH_MAX).contains(&path.len()) && path.first() == Some(site) && path.last() == Some(to)
-                };
-                self.routes = routes.into_iter().filter(|(to, path)| is_way(to, path)).collect();
+                self.ways.replace(&self.config.site, routes);
                 self.fill_due = true;
             }
-            Input::LinkUp { link, peer } => self.pool(link, &peer).up = true,
+            Input::LinkUp { link, peer } => {
+                self.pool(link, &peer).up = true;
+                self.fill_due = true;
+            }
             Input::LinkDown { link } => {
                 if let Some(pool) = self.pools.get_mut(&link) {
                     pool.up = false;
+                    let peer = pool.peer.clone();
+                    self.serve(now, &peer);
                 }
             }
             Input::PeerUp(site) => self.peer_up(now, &site),
             Input::PeerDown(site) => self.peer_down(now, &site),
             Input::Durable(seq) => self.journal.durable(seq),
         }
+        self.look_after_waiters(now, rng);
         self.fill(now, rng);
         self.journal.close();
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        self.now = now;
         while let Some((_, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.pop_first();
             match timer {
                 Timer::Fill => self.fill_due = true,
                 Timer::Sync => self.sync_all(now),
+                Timer::Waits => self.waits_due(now),
                 Timer::Relay(relay) => self.relay_timed_out(now, relay),
                 Timer::Assign(assign) => self.assign_due(now, assign),
+                Timer::Group(group) => self.group_due(group),
+                Timer::Wait(class, number) => self.wait_due((class, number)),
+                Timer::Export(export) => self.export_due(export),
+                Timer::Withdraw(withdraw) => self.withdraw_due(now, withdraw),
             }
         }
         if self.deliveries.next_expiry().is_some_and(|at| at <= now) {
             self.expire_deliveries(now);
         }
+        self.look_after_waiters(now, rng);
         self.fill(now, rng);
         self.journal.close();
+    }
+
+    /// Looks after those who wait, if there may be key for them.
+    fn look_after_waiters(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        if std::mem::take(&mut self.serve_due) && !self.waiters.is_empty() {
+            self.serve_waiters(now, rng);
+        }
     }
 
     /// The next output; drain after every mutation.
@@ -200,7 +324,8 @@ impl Kme {
     /// Key left per link.
     #[must_use]
     pub fn link_stock(&self) -> Vec<LinkStock> {
-        self.pools.values().map(LinkPool::stock).collect()
+        let stock = |pool: &LinkPool| LinkStock { reached: self.is_up(&pool.peer), ..pool.stock() };
+        self.pools.values().map(stock).collect()
     }
 
     /// What was done since the start.
@@ -215,20 +340,29 @@ impl Kme {
         };
         self.peer(from).silent = false;
         match message {
-            Message::Pool(state) => self.pool_state(from, &state),
-            Message::Relay(relay) => self.relay_arrived(from, relay),
-            Message::RelayAck { relay } => self.relay_acked(from, relay),
+            Message::Pool(state) => self.pool_state(now, from, &state),
+            Message::Relay(relay) => self.relay_arrived(now, from, relay),
+            Message::RelayAck { relay } => self.relay_acked(now, from, relay),
             Message::RelayNack { relay, reason } => self.relay_refused(now, from, relay, reason),
             Message::RelayVoid { sets } => self.keys_voided(from, &sets),
-            Message::Held { sets } => self.held(from, &sets),
+            Message::RelayWait { waits } => self.relays_wait(now, from, &waits),
+            Message::Held { range, end, sets } => self.held(from, range, end, &sets),
+            Message::HeldDigest(digest) => self.held_digest(from, &digest),
+            Message::HeldAsk { range } => self.held_asked(from, range),
+            Message::Standing(standing) => self.standing_heard(now, from, standing),
             Message::Assign(assign) => self.assign_arrived(now, from, assign),
-            Message::AssignAck { assign } => self.assign_acked(from, assign),
+            Message::AssignAck { assign } => self.assign_acked(now, from, assign, rng),
             Message::AssignNack { assign, reason } => self.assign_refused(now, from, assign, reason, rng),
             Message::AssignVoid { assign, runs } => self.assign_voided(from, assign, &runs),
+            Message::AssignPending { assign } => self.assign_pending(now, from, assign),
+            Message::Withdraw { withdraw, step, initiator, ids } => {
+                self.withdraw_arrived(now, from, withdraw, step, &initiator, &ids);
+            }
+            Message::Withdrawn { withdraw, step, state } => self.withdraw_answered(now, from, withdraw, step, state),
         }
     }
 
-    fn file_block(&mut self, link: LinkId, peer: &SiteId, seq: BlockSeq, key: &SecretBytes) {
+    fn file_block(&mut self, now: Time, link: LinkId, peer: &SiteId, seq: BlockSeq, key: &SecretBytes) {
         let bytes_max = self.config.link_pool_max_bytes;
         let site = self.config.site.clone();
         self.pool(link.clone(), peer);
@@ -239,12 +373,12 @@ impl Kme {
         self.fill_due = true;
         self.journal.effect(Output::BlockFiled { link, seq });
         self.send(peer, &state);
+        self.serve(now, peer);
     }
 
     /// The pool of a link, made if it is new.
     fn pool(&mut self, link: LinkId, peer: &SiteId) -> &mut LinkPool {
-        let reserve = self.config.link_reserve_bytes;
-        let pool = self.pools.entry(link).or_insert_with_key(|link| LinkPool::new(link.clone(), peer.clone(), reserve));
+        let pool = self.pools.entry(link).or_insert_with_key(|link| LinkPool::new(link.clone(), peer.clone()));
         assert!(pool.peer == *peer, "a link joins the same two sites for ever");
         pool
     }
@@ -286,9 +420,9 @@ impl Kme {
     }
 
     fn expire_deliveries(&mut self, now: Time) {
-        let (ids, bytes) = self.deliveries.expire(now);
-        ids.into_iter().for_each(|id| self.journal.change(record::delete_delivery(id)));
-        self.burned_keys("the slave never asked", bytes);
+        let gone = self.deliveries.expire(now);
+        self.destroyed(&gone, "the slave never asked");
+        self.exports_expired(&gone);
     }
 }
 

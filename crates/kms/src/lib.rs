@@ -5,16 +5,24 @@
 //! | [`Kme`] | the core: inputs in, outputs out |
 //! | [`message`] | what KMEs say to each other (`docs/formats/kx.md`) |
 //! | `pool` | key of one link, split by direction, with marks that only grow |
+//! | `queue` | whose turn it is when link key is scarce |
 //! | `stock` | end-to-end keys of a pair of sites |
-//! | `delivery` | supplied keys that wait for their slave SAE |
+//! | `origin`, `wish` | how a key came, and which keys a request may have |
+//! | `quota`, `flow` | what an SAE may draw; how fast keys are made and taken |
+//! | `delivery` | keys that wait for their slave SAEs or are on their way into another network |
+//! | [`stream`] | key streams of ETSI GS QKD 004 on top of the KME |
+//! | [`interwork`] | keys to and from KMEs of other networks (ETSI GS QKD 020) |
 //! | `record` | durable records (`docs/formats/kme-records.md`) |
 //!
 //! Every mutation is closed by at most one [`Output::Commit`]; whatever a mutation lets out (a message, a reply, a
 //! key) leaves only after that commit and all before it were reported by [`Input::Durable`].
 //!
-//! Provided: filing of link key, relay hop by hop under one-time pad and one-time tag, background filling of every
-//! ordered pair of sites, ETSI GS QKD 014 status, get key and get key with key IDs between two SAEs.
-//! Not provided: relay over several disjoint paths, more than one slave per key.
+//! Provided: filing of link key, relay hop by hop under one-time pad and one-time tag, keys combined from several ways
+//! without a common site, fair shares of scarce link key, other ways round what fails, background filling of every
+//! ordered pair of sites, notice of records that were set back; ETSI GS QKD 014 status, get key and get key with key
+//! IDs, for several slaves at several sites; wishes for way, age and waiting; classes, reserves and quotas of SAEs; keys
+//! from and to other networks, and their withdrawal.
+//! Not provided: the protocols towards other networks (the shell's).
 //!
 //! ```
 //! use crypto::secret::SecretBytes;
@@ -40,18 +48,25 @@
 mod api;
 mod config;
 mod delivery;
+mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod interwork;
 mod journal;
 mod kme;
 pub mod message;
+mod origin;
 mod pool;
+mod queue;
+mod quota;
 mod record;
 mod stock;
+pub mod stream;
+mod wish;
 
 pub use self::api::{
-    CommitSeq, Counters, Input, LinkStock, Output, PairStatus, PairStock, Refusal, SuppliedKey, SupplyReply,
-    SupplyRequest,
+    CommitSeq, Counters, ExportFailure, Input, KeyOrigin, LinkStock, LinkUse, Output, PairFlow, PairStatus, PairStock,
+    Priority, Refusal, RouteWish, SaePolicy, SuppliedKey, SupplyReply, SupplyRequest, TokenRate, Wishes,
 };
 pub use self::config::{Config, PAIR_KEY_BYTES};
 pub use self::kme::Kme;

@@ -7,16 +7,18 @@ use crypto::tag::Tag;
 use types::codec::{CodecError, Reader, Writer};
 use types::id::{BlockSeq, KeyId, LinkId, SaeId, SiteId};
 
-use crate::config::{
-    BATCH_MAX, BLOCKS_MAX, HELD_BATCHES_MAX, NUMBER_MAX, PAIR_KEY_BYTES, PATH_MAX, RANGES_MAX, RUNS_MAX, SIZE_MAX_BITS,
-    SIZE_MIN_BITS,
-};
+pub use self::assign::{Assign, AssignFailure, Carried, WithdrawState, WithdrawStep};
+use self::assign::{put_ids, put_runs, runs, withdrawn_ids};
+use crate::config::{BATCH_MAX, BLOCKS_MAX, PAIR_KEY_BYTES, PATH_MAX, RANGES_MAX, SETS_MAX, SHARES_MAX, WAITS_MAX};
 pub use crate::pool::{PadRange, PoolState};
 use crate::record;
-pub use crate::stock::{KeySet, Run};
+use crate::stock::DIGEST_PARTS;
+pub use crate::stock::{Digest, KeyRange, KeySet, Run};
+
+pub(crate) mod assign;
 
 /// Version of the format.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Largest message in bytes.
 pub const MESSAGE_MAX: usize = 128 * 1024;
 
@@ -44,9 +46,13 @@ pub enum Message {
         /// Which keys.
         sets: Vec<KeySet>,
     },
-    /// All keys of the receiver that the sender holds.
+    /// All keys of the receiver in a range of relays that the sender holds; answers [`Message::HeldAsk`].
     Held {
-        /// Which keys.
+        /// The range that the answer covers; from the start of what was asked.
+        range: KeyRange,
+        /// The last relay that was asked for: if it lies behind the range, the owner asks on.
+        end: KeyId,
+        /// Which keys, ascending.
         sets: Vec<KeySet>,
     },
     /// Assign keys to two SAEs; to the holder.
@@ -70,6 +76,75 @@ pub enum Message {
         /// Its pair keys.
         runs: Vec<Run>,
     },
+    /// The keys are stored and another network is asked to take them; to the owner, who waits on.
+    AssignPending {
+        /// Which assignment.
+        assign: KeyId,
+    },
+    /// Destroy imported keys that the sender carried to the receiver.
+    Withdraw {
+        /// Random id of the withdrawal.
+        withdraw: KeyId,
+        /// What is to be done.
+        step: WithdrawStep,
+        /// The master SAE, of another network.
+        initiator: SaeId,
+        /// Which keys; one or more.
+        ids: Vec<KeyId>,
+    },
+    /// Answer to a step of a withdrawal.
+    Withdrawn {
+        /// Which withdrawal.
+        withdraw: KeyId,
+        /// Which step.
+        step: WithdrawStep,
+        /// What became of it.
+        state: WithdrawState,
+    },
+    /// Shares of the receiver's batches wait here: for key of the next hop, or at the holder for the other shares.
+    RelayWait {
+        /// Relay and number of the share.
+        waits: Vec<(KeyId, u8)>,
+    },
+    /// Digest of all keys of the receiver that the sender holds.
+    HeldDigest(Box<Digest>),
+    /// Which keys of a range does the receiver hold? To the holder.
+    HeldAsk {
+        /// Which relays.
+        range: KeyRange,
+    },
+    /// How old the sender's records are, and what it remembers of the receiver's.
+    Standing(Standing),
+}
+
+/// A number that grows with every spending of key which is made durable, and the run of the process that says so. A
+/// site whose records were set back comes with a new run that began at a lower number than it had said before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Random number of the run.
+    pub run: u64,
+    /// The number at which the run began.
+    pub began: u64,
+    /// The number now.
+    pub at: u64,
+    /// The run that the receiver last told of; 0 with `heard` 0 if it never did.
+    pub heard_run: u64,
+    /// The highest number that the receiver told.
+    pub heard: u64,
+}
+
+/// Which of the shares that make up a batch by XOR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareOf {
+    /// Its number.
+    pub index: u8,
+    /// How many there are, at least 1.
+    pub count: u8,
+}
+
+impl ShareOf {
+    /// The batch in one piece.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
 }
 
 /// A batch of keys over one hop: padded and tagged with key of the hop's link.
@@ -77,6 +152,8 @@ pub enum Message {
 pub struct Relay {
     /// Random id of the batch.
     pub relay: KeyId,
+    /// Which share of the batch the keys are; a batch in one piece is one share.
+    pub share: ShareOf,
     /// The way from the owner to the holder, both included; no site twice.
     pub path: Vec<SiteId>,
     /// Which hop this is: from `path[hop]` to `path[hop + 1]`.
@@ -104,51 +181,18 @@ pub enum RelayFailure {
     Full,
 }
 
-/// Keys for a master and a slave, cut from the stream of the pair keys named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assign {
-    /// Random id of the assignment; the same when it is repeated.
-    pub assign: KeyId,
-    /// The master SAE, served by the sender.
-    pub master: SaeId,
-    /// The slave SAE, served by the receiver.
-    pub slave: SaeId,
-    /// Bits of each key; a multiple of 8.
-    pub size_bits: u32,
-    /// Random ids of the keys supplied.
-    pub ids: Vec<KeyId>,
-    /// The pair keys, in the order of the stream.
-    pub runs: Vec<Run>,
-}
-
-/// Why keys were not assigned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssignFailure {
-    /// A pair key is not held.
-    Missing,
-    /// The SAEs, the size or the ids were refused, or too much waits for delivery.
-    Refused,
-}
-
-impl Assign {
-    /// Bytes of one key.
-    pub(crate) fn key_bytes(&self) -> usize {
-        usize::try_from(self.size_bits / 8).expect("key sizes are small")
-    }
-
-    /// Whether the runs hold as much as the keys need and not a key more.
-    pub(crate) fn fits(&self) -> bool {
-        let held: usize = self.runs.iter().map(|run| run.bytes()).sum();
-        let needed = self.key_bytes() * self.ids.len();
-        held >= needed && held < needed + PAIR_KEY_BYTES
-    }
-}
-
 impl Relay {
     /// The header as the tag covers it and as the message begins.
-    pub(crate) fn header(relay: KeyId, path: &[SiteId], hop: u8, link: &LinkId, ranges: &[PadRange]) -> Vec<u8> {
+    pub(crate) fn header(
+        relay: KeyId,
+        share: ShareOf,
+        path: &[SiteId],
+        hop: u8,
+        link: &LinkId,
+        ranges: &[PadRange],
+    ) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION).u8(2).put(relay.0.as_bytes());
+        w.u8(VERSION).u8(2).put(relay.0.as_bytes()).u8(share.index).u8(share.count);
         w.u8(byte(path.len()));
         path.iter().for_each(|site| _ = w.bytes16(site.as_str().as_bytes()));
         w.u8(hop).bytes16(link.as_str().as_bytes()).u8(byte(ranges.len()));
@@ -158,6 +202,10 @@ impl Relay {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, CodecError> {
         let relay = record::key_id(r, "relay")?;
+        let share = ShareOf { index: r.u8("share")?, count: r.u8("shares")? };
+        if share.index >= share.count || share.count > SHARES_MAX {
+            return Err(CodecError::Value { field: "shares" });
+        }
         let sites = usize::from(r.u8("path")?);
         if !(2..=PATH_MAX).contains(&sites) {
             return Err(CodecError::Value { field: "path" });
@@ -193,7 +241,7 @@ impl Relay {
         if !whole || drawn != (sealed.len() + crypto::tag::OneTimeTagKey::LEN) as u64 {
             return Err(CodecError::Value { field: "keys" });
         }
-        Ok(Self { relay, path, hop, link, ranges, sealed, tag: Tag(r.array("tag")?) })
+        Ok(Self { relay, share, path, hop, link, ranges, sealed, tag: Tag(r.array("tag")?) })
     }
 }
 
@@ -207,11 +255,11 @@ impl Message {
                 w.u8(VERSION).u8(1).bytes16(state.link.as_str().as_bytes()).u64(state.next).u64(state.bits);
                 for blocks in [&state.receive, &state.send] {
                     w.count(blocks.len());
-                    blocks.iter().for_each(|seq| _ = w.u64(seq.0));
+                    blocks.iter().for_each(|(seq, from)| _ = w.u64(seq.0).u32(*from));
                 }
             }
             Self::Relay(relay) => {
-                w.put(&Relay::header(relay.relay, &relay.path, relay.hop, &relay.link, &relay.ranges));
+                w.put(&Relay::header(relay.relay, relay.share, &relay.path, relay.hop, &relay.link, &relay.ranges));
                 w.bytes16(&relay.sealed).put(&relay.tag.0);
             }
             Self::RelayAck { relay } => _ = w.u8(VERSION).u8(3).put(relay.0.as_bytes()),
@@ -225,24 +273,39 @@ impl Message {
                 w.u8(VERSION).u8(4).put(relay.0.as_bytes()).u8(reason);
             }
             Self::RelayVoid { sets } => put_sets(w.u8(VERSION).u8(5), sets),
-            Self::Held { sets } => put_sets(w.u8(VERSION).u8(6), sets),
-            Self::Assign(assign) => {
-                w.u8(VERSION).u8(7).put(assign.assign.0.as_bytes());
-                w.bytes16(assign.master.as_str().as_bytes()).bytes16(assign.slave.as_str().as_bytes());
-                put_ids(w.u32(assign.size_bits), &assign.ids);
-                put_runs(&mut w, &assign.runs);
+            Self::Held { range, end, sets } => {
+                put_range(w.u8(VERSION).u8(6), *range);
+                put_sets(w.put(end.0.as_bytes()), sets);
             }
+            Self::Assign(assign) => assign.put(w.u8(VERSION).u8(7)),
             Self::AssignAck { assign } => _ = w.u8(VERSION).u8(8).put(assign.0.as_bytes()),
             Self::AssignNack { assign, reason } => {
-                let reason = match reason {
-                    AssignFailure::Missing => 0,
-                    AssignFailure::Refused => 1,
-                };
-                w.u8(VERSION).u8(9).put(assign.0.as_bytes()).u8(reason);
+                w.u8(VERSION).u8(9).put(assign.0.as_bytes()).u8(reason.number());
             }
             Self::AssignVoid { assign, runs } => {
                 w.u8(VERSION).u8(10).put(assign.0.as_bytes());
                 put_runs(&mut w, runs);
+            }
+            Self::AssignPending { assign } => _ = w.u8(VERSION).u8(16).put(assign.0.as_bytes()),
+            Self::Withdraw { withdraw, step, initiator, ids } => {
+                w.u8(VERSION).u8(17).put(withdraw.0.as_bytes()).u8(step.number());
+                put_ids(w.bytes16(initiator.as_str().as_bytes()), ids);
+            }
+            Self::Withdrawn { withdraw, step, state } => {
+                w.u8(VERSION).u8(18).put(withdraw.0.as_bytes()).u8(step.number()).u8(state.number());
+            }
+            Self::RelayWait { waits } => {
+                w.u8(VERSION).u8(32).count(waits.len());
+                waits.iter().for_each(|(relay, share)| _ = w.put(relay.0.as_bytes()).u8(*share));
+            }
+            Self::HeldDigest(digest) => {
+                w.u8(VERSION).u8(33);
+                digest.0.iter().for_each(|part| _ = w.u64(*part));
+            }
+            Self::HeldAsk { range } => put_range(w.u8(VERSION).u8(34), *range),
+            Self::Standing(standing) => {
+                w.u8(VERSION).u8(35).u64(standing.run).u64(standing.began).u64(standing.at);
+                w.u64(standing.heard_run).u64(standing.heard);
             }
         }
         w.finish()
@@ -280,28 +343,54 @@ impl Message {
                 Self::RelayNack { relay, reason }
             }
             5 => Self::RelayVoid { sets: sets(&mut r)? },
-            6 => Self::Held { sets: sets(&mut r)? },
-            7 => {
-                let assign = record::key_id(&mut r, "assignment")?;
-                let (master, slave) = (record::sae(&mut r, "master")?, record::sae(&mut r, "slave")?);
-                let size_bits = r.u32("size")?;
-                if size_bits % 8 != 0 || !(SIZE_MIN_BITS..=SIZE_MAX_BITS).contains(&size_bits) {
-                    return Err(CodecError::Value { field: "size" });
+            6 => {
+                let (range, end) = (key_range(&mut r)?, record::key_id(&mut r, "end")?);
+                let sets = sets(&mut r)?;
+                let ascend = sets.windows(2).all(|pair| pair[0].relay < pair[1].relay);
+                if !ascend || end < range.upto || !sets.iter().all(|set| range.has(set.relay)) {
+                    return Err(CodecError::Value { field: "sets" });
                 }
-                let ids = ids(&mut r)?;
-                Self::Assign(Assign { assign, master, slave, size_bits, ids, runs: runs(&mut r)? })
+                Self::Held { range, end, sets }
             }
+            7 => Self::Assign(Assign::decode(&mut r)?),
             8 => Self::AssignAck { assign: record::key_id(&mut r, "assignment")? },
             9 => {
                 let assign = record::key_id(&mut r, "assignment")?;
-                let reason = match r.u8("reason")? {
-                    0 => AssignFailure::Missing,
-                    1 => AssignFailure::Refused,
-                    _ => return Err(CodecError::Value { field: "reason" }),
-                };
-                Self::AssignNack { assign, reason }
+                Self::AssignNack { assign, reason: AssignFailure::decode(&mut r)? }
             }
             10 => Self::AssignVoid { assign: record::key_id(&mut r, "assignment")?, runs: runs(&mut r)? },
+            16 => Self::AssignPending { assign: record::key_id(&mut r, "assignment")? },
+            17 => Self::Withdraw {
+                withdraw: record::key_id(&mut r, "withdrawal")?,
+                step: WithdrawStep::decode(&mut r)?,
+                initiator: record::sae(&mut r, "initiator")?,
+                ids: withdrawn_ids(&mut r)?,
+            },
+            18 => Self::Withdrawn {
+                withdraw: record::key_id(&mut r, "withdrawal")?,
+                step: WithdrawStep::decode(&mut r)?,
+                state: WithdrawState::decode(&mut r)?,
+            },
+            32 => {
+                let count = r.count("waits", WAITS_MAX)?;
+                let wait = |r: &mut Reader<'_>| Ok((record::key_id(r, "relay")?, r.u8("share")?));
+                Self::RelayWait { waits: (0..count).map(|_| wait(&mut r)).collect::<Result<_, CodecError>>()? }
+            }
+            33 => {
+                let mut digest = Digest([0; DIGEST_PARTS]);
+                for part in &mut digest.0 {
+                    *part = r.u64("digest")?;
+                }
+                Self::HeldDigest(Box::new(digest))
+            }
+            34 => Self::HeldAsk { range: key_range(&mut r)? },
+            35 => {
+                let (run, began, at) = (r.u64("run")?, r.u64("began")?, r.u64("at")?);
+                if at < began {
+                    return Err(CodecError::Value { field: "at" });
+                }
+                Self::Standing(Standing { run, began, at, heard_run: r.u64("heard run")?, heard: r.u64("heard")? })
+            }
             _ => return Err(CodecError::Value { field: "type" }),
         };
         r.end()?;
@@ -313,9 +402,13 @@ fn byte(count: usize) -> u8 {
     u8::try_from(count).expect("paths and ranges are bounded far below 256")
 }
 
-fn put_ids(w: &mut Writer, ids: &[KeyId]) {
-    w.count(ids.len());
-    ids.iter().for_each(|id| _ = w.put(id.0.as_bytes()));
+fn put_range(w: &mut Writer, range: KeyRange) {
+    w.put(range.from.0.as_bytes()).put(range.upto.0.as_bytes());
+}
+
+fn key_range(r: &mut Reader<'_>) -> Result<KeyRange, CodecError> {
+    let range = KeyRange { from: record::key_id(r, "from")?, upto: record::key_id(r, "upto")? };
+    if range.from <= range.upto { Ok(range) } else { Err(CodecError::Value { field: "range" }) }
 }
 
 fn put_sets(w: &mut Writer, sets: &[KeySet]) {
@@ -323,38 +416,18 @@ fn put_sets(w: &mut Writer, sets: &[KeySet]) {
     sets.iter().for_each(|set| _ = w.put(set.relay.0.as_bytes()).u64(set.keys));
 }
 
-fn put_runs(w: &mut Writer, runs: &[Run]) {
-    w.count(runs.len());
-    runs.iter().for_each(|run| _ = w.put(run.relay.0.as_bytes()).u16(run.first).u16(run.count));
-}
-
-fn blocks(r: &mut Reader<'_>, field: &'static str) -> Result<Vec<BlockSeq>, CodecError> {
+fn blocks(r: &mut Reader<'_>, field: &'static str) -> Result<Vec<(BlockSeq, u32)>, CodecError> {
     let count = r.count(field, BLOCKS_MAX)?;
-    (0..count).map(|_| r.u64(field).map(BlockSeq)).collect()
-}
-
-fn ids(r: &mut Reader<'_>) -> Result<Vec<KeyId>, CodecError> {
-    let count = r.count("ids", usize::try_from(NUMBER_MAX).unwrap_or(usize::MAX))?;
-    (0..count).map(|_| record::key_id(r, "ids")).collect()
+    (0..count).map(|_| Ok((BlockSeq(r.u64(field)?), r.u32("from")?))).collect()
 }
 
 fn sets(r: &mut Reader<'_>) -> Result<Vec<KeySet>, CodecError> {
-    let count = r.count("sets", HELD_BATCHES_MAX)?;
+    let count = r.count("sets", SETS_MAX)?;
     let set = |r: &mut Reader<'_>| {
         let set = KeySet { relay: record::key_id(r, "sets")?, keys: r.u64("keys")? };
         if set.keys != 0 { Ok(set) } else { Err(CodecError::Value { field: "keys" }) }
     };
     (0..count).map(|_| set(r)).collect()
-}
-
-fn runs(r: &mut Reader<'_>) -> Result<Vec<Run>, CodecError> {
-    let count = r.count("runs", RUNS_MAX)?;
-    let run = |r: &mut Reader<'_>| {
-        let run = Run { relay: record::key_id(r, "runs")?, first: r.u16("first")?, count: r.u16("count")? };
-        let inside = run.first.checked_add(run.count).is_some_and(|end| end <= BATCH_MAX);
-        if run.count > 0 && inside { Ok(run) } else { Err(CodecError::Value { field: "runs" }) }
-    };
-    (0..count).map(|_| run(r)).collect()
 }
 
 #[cfg(test)]

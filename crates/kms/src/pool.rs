@@ -7,8 +7,8 @@
 //! ```
 //! The sender alone chooses ranges; the receiver takes none below its mark, so no bit is used twice even if the
 //! sender came back from an old backup. What a crash leaves of a lease and what a lost message leaves as a hole is
-//! burned. Key that both classes of traffic want is shared by credit: each filed byte credits both evenly, a class
-//! may use what the other has no credit for or keeps above its reserve.
+//! burned. The two ends tell each other their marks: a sender whose records were set back moves ahead to what the
+//! receiver has seen before it draws anything. Who gets key when it is scarce is decided by [`crate::queue`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use types::event::Event;
 use types::id::{BlockSeq, LinkId, SiteId};
 use types::units::{BitLen, ByteLen};
 
-use crate::api::LinkStock;
+use crate::api::{LinkStock, LinkUse};
 use crate::config::{BLOCKS_MAX, LEASE_BYTES, RANGES_MAX};
 use crate::journal::Journal;
 use crate::record::{self, Direction};
@@ -109,10 +109,10 @@ pub struct PoolState {
     pub next: u64,
     /// Which of the 64 blocks below `next` were filed; bit 0 is the highest.
     pub bits: u64,
-    /// Blocks of which the teller still takes ranges.
-    pub receive: Vec<BlockSeq>,
-    /// Blocks of which the teller still sends ranges.
-    pub send: Vec<BlockSeq>,
+    /// Blocks of which the teller still takes ranges, and from where on.
+    pub receive: Vec<(BlockSeq, u32)>,
+    /// Blocks of which the teller still sends ranges, and from where on.
+    pub send: Vec<(BlockSeq, u32)>,
 }
 
 /// The pool of one link at one end.
@@ -124,20 +124,23 @@ pub(crate) struct LinkPool {
     filed: FiledWindow,
     out: BTreeMap<BlockSeq, OutHalf>,
     inward: BTreeMap<BlockSeq, InHalf>,
-    /// Blocks of which the peer said that it takes ranges.
-    heard: BTreeSet<BlockSeq>,
-    own_credit: usize,
-    transit_credit: usize,
-    reserve: usize,
+    /// Blocks of which the peer said that it takes ranges, and from where on.
+    heard: BTreeMap<BlockSeq, u32>,
+    /// Bytes of confirmed halves that were not drawn.
+    usable: usize,
+    used: LinkUse,
+    /// This site's records were set back: nothing is drawn, and no block is filed up to the highest that the other end
+    /// knows.
+    set_back: bool,
 }
 
 impl LinkPool {
     /// An empty pool.
-    pub(crate) fn new(link: LinkId, peer: SiteId, reserve: usize) -> Self {
+    pub(crate) fn new(link: LinkId, peer: SiteId) -> Self {
         let (out, inward) = (BTreeMap::new(), BTreeMap::new());
-        let filed = FiledWindow::default();
-        let heard = BTreeSet::new();
-        Self { link, peer, up: false, filed, out, inward, heard, own_credit: 0, transit_credit: 0, reserve }
+        let (filed, used) = (FiledWindow::default(), LinkUse::default());
+        let heard = BTreeMap::new();
+        Self { link, peer, up: false, filed, out, inward, heard, usable: 0, used, set_back: false }
     }
 
     /// Files a block. Says how many bytes were burned because the pool is full, or that the block was known.
@@ -157,9 +160,13 @@ impl LinkPool {
         let half = key.len() / 2;
         let held: usize = self.inward.values().map(|half| half.bytes.len()).sum();
         let full = held + half > bytes_max || self.inward.len().max(self.out.len()) >= BLOCKS_MAX;
-        if full || half == 0 || half > Record::SECRET_MAX {
+        if full || self.set_back || half == 0 || half > Record::SECRET_MAX {
             let burned = ByteLen(key.len() as u64);
-            let reason = if full { "link pool full" } else { "block too small or too large" };
+            let reason = match (self.set_back, full) {
+                (true, _) => "filed before the other end said what it knows",
+                (_, true) => "link pool full",
+                _ => "block too small or too large",
+            };
             journal.event(Event::KeyBurned { reason: reason.to_owned(), bits: burned.into() });
             return burned;
         }
@@ -167,24 +174,30 @@ impl LinkPool {
         let cut = |start| key.part(start, half).expect("both halves lie inside the block");
         journal.change(record::put_half(&self.link, &self.peer, seq, Direction::Out, cut(ours)));
         journal.change(record::put_half(&self.link, &self.peer, seq, Direction::In, cut(theirs)));
-        self.out.insert(seq, OutHalf { bytes: cut(ours), next: 0, mark: 0, confirmed: self.heard.contains(&seq) });
+        let confirmed = self.heard.contains_key(&seq);
+        self.out.insert(seq, OutHalf { bytes: cut(ours), next: 0, mark: 0, confirmed });
         self.inward.insert(seq, InHalf { bytes: cut(theirs), mark: 0 });
+        // If the other end has seen pad of this block already, then it was filed here before.
+        if let Some(mark) = self.heard.get(&seq).filter(|mark| **mark > 0) {
+            self.skip_out(seq, as_usize(*mark), journal);
+        }
         self.settle();
         ByteLen(0)
     }
 
-    /// Bytes that a class may draw now.
-    pub(crate) fn available(&self, class: Class) -> usize {
-        let other = match class {
-            Class::Own => self.transit_credit,
-            Class::Transit => self.own_credit,
-        };
-        (self.own_credit + self.transit_credit).saturating_sub(other.min(self.reserve))
+    /// Bytes that one message may draw now.
+    pub(crate) fn available(&self) -> usize {
+        if self.set_back {
+            return 0;
+        }
+        let halves = self.out.values().filter(|half| half.confirmed).take(RANGES_MAX);
+        halves.map(|half| half.bytes.len() - half.next).sum()
     }
 
-    /// Draws key for one message. `None`, and nothing changes, if there is not enough for the class.
-    pub(crate) fn draw(&mut self, len: usize, class: Class, journal: &mut Journal) -> Option<Pad> {
-        if self.available(class) < len {
+    /// Draws key for one message, of which `tag` bytes are for its tag. `None`, and nothing changes, if there is not
+    /// enough.
+    pub(crate) fn draw(&mut self, len: usize, tag: usize, class: Class, journal: &mut Journal) -> Option<Pad> {
+        if self.available() < len {
             return None;
         }
         let mut ranges = Vec::new();
@@ -196,9 +209,6 @@ impl LinkPool {
             if missing == 0 {
                 break;
             }
-        }
-        if missing > 0 || ranges.len() > RANGES_MAX {
-            return None;
         }
         let mut bytes = SecretBytes::from_vec(vec![0; len]);
         let mut filled = 0;
@@ -216,7 +226,13 @@ impl LinkPool {
                 journal.change(record::put_mark(&self.link, seq, Direction::Out, mark, from));
             }
         }
-        self.charge(len, class);
+        self.usable -= len;
+        let bits = |bytes: usize| BitLen::from(ByteLen(bytes as u64));
+        self.used.tags += bits(tag);
+        match class {
+            Class::Own => self.used.own += bits(len - tag),
+            Class::Transit => self.used.transit += bits(len - tag),
+        }
         let ranges = ranges
             .into_iter()
             .map(|(seq, offset, len)| PadRange { seq, offset: as_u32(offset), len: as_u32(len) })
@@ -270,26 +286,32 @@ impl LinkPool {
         Ok((bytes, holes))
     }
 
+    /// A relay wants so many bytes.
+    pub(crate) fn ask(&mut self, len: usize) {
+        self.used.asked += BitLen::from(ByteLen(len as u64));
+    }
+
     /// What this end tells the other.
     pub(crate) fn state(&self) -> PoolState {
         PoolState {
             link: self.link.clone(),
             next: self.filed.next,
             bits: self.filed.bits,
-            receive: self.inward.keys().copied().collect(),
-            send: self.out.keys().copied().collect(),
+            receive: self.inward.iter().map(|(seq, half)| (*seq, as_u32(half.mark))).collect(),
+            send: self.out.iter().map(|(seq, half)| (*seq, as_u32(half.next))).collect(),
         }
     }
 
-    /// Learns from the other end which blocks can be used, and burns halves that the other end has no more.
+    /// Learns from the other end which blocks can be used and from where on, and burns halves that the other end has
+    /// no more. What the other end says comes after everything that it sent before.
     pub(crate) fn learn(&mut self, state: &PoolState, journal: &mut Journal) -> ByteLen {
         let filed = FiledWindow { next: state.next, bits: state.bits };
         self.heard = state.receive.iter().copied().collect();
-        let sends: BTreeSet<BlockSeq> = state.send.iter().copied().collect();
+        let sends: BTreeMap<BlockSeq, u32> = state.send.iter().copied().collect();
         let mut burned = 0;
-        let link = &self.link;
+        let (link, heard) = (&self.link, &self.heard);
         self.out.retain(|seq, half| {
-            half.confirmed = self.heard.contains(seq);
+            half.confirmed = heard.contains_key(seq);
             let dead = !half.confirmed && filed.has(*seq);
             if dead {
                 burned += half.bytes.len() - half.next;
@@ -298,13 +320,29 @@ impl LinkPool {
             !dead
         });
         self.inward.retain(|seq, half| {
-            let dead = !sends.contains(seq) && filed.has(*seq);
+            let sent = sends.get(seq).map(|next| as_usize(*next).min(half.bytes.len()));
+            let dead = if sent.is_none() { filed.has(*seq) } else { sent == Some(half.bytes.len()) };
             if dead {
                 burned += half.bytes.len() - half.mark;
                 record::delete_half(link, *seq, Direction::In).into_iter().for_each(|c| journal.change(c));
+            } else if let Some(sent) = sent.filter(|sent| *sent > half.mark) {
+                // What was sent before this and has not come was lost.
+                burned += sent - half.mark;
+                half.bytes.expose_mut(|bytes| bytes[half.mark..sent].fill(0));
+                half.mark = sent;
+                journal.change(record::put_mark(link, *seq, Direction::In, as_u32(sent), as_u32(sent)));
             }
             !dead
         });
+        for (seq, mark) in self.heard.clone() {
+            burned += self.skip_out(seq, as_usize(mark), journal);
+        }
+        if std::mem::take(&mut self.set_back) {
+            // Any block that the other end knows may have been filed and spent here before.
+            let next = self.filed.next.max(state.next);
+            self.filed = FiledWindow { next, bits: if next == 0 { 0 } else { u64::MAX } };
+            journal.change(record::put_window(&self.link, &self.peer, self.filed.next, self.filed.bits));
+        }
         self.settle();
         let burned = ByteLen(burned as u64);
         if burned.0 > 0 {
@@ -312,6 +350,41 @@ impl LinkPool {
             journal.event(Event::KeyBurned { reason, bits: burned.into() });
         }
         burned
+    }
+
+    /// Moves the sending side of a block ahead to what the receiver has seen. Says how many bytes that burned.
+    fn skip_out(&mut self, seq: BlockSeq, seen: usize, journal: &mut Journal) -> usize {
+        let Some(half) = self.out.get_mut(&seq).filter(|half| seen > half.next) else { return 0 };
+        let seen = seen.min(half.bytes.len());
+        let burned = seen - half.next;
+        half.bytes.expose_mut(|bytes| bytes[half.next..seen].fill(0));
+        half.next = seen;
+        if seen == half.bytes.len() {
+            self.out.remove(&seq);
+            record::delete_half(&self.link, seq, Direction::Out).into_iter().for_each(|c| journal.change(c));
+        } else if seen > half.mark {
+            half.mark = seen;
+            journal.change(record::put_mark(&self.link, seq, Direction::Out, as_u32(seen), as_u32(seen)));
+        }
+        burned
+    }
+
+    /// This site's records were set back: all that it might send with may have been spent, so it goes, up to the
+    /// highest block that the other end will name. Until it does nothing is drawn.
+    pub(crate) fn set_back(&mut self, journal: &mut Journal) -> ByteLen {
+        self.set_back = true;
+        let mut burned = 0;
+        for (seq, half) in std::mem::take(&mut self.out) {
+            burned += half.bytes.len() - half.next;
+            record::delete_half(&self.link, seq, Direction::Out).into_iter().for_each(|c| journal.change(c));
+        }
+        self.settle();
+        ByteLen(burned as u64)
+    }
+
+    /// Whether [`Self::set_back`] waits for the other end.
+    pub(crate) fn is_set_back(&self) -> bool {
+        self.set_back
     }
 
     /// Whether the block was filed or is too old to be filed.
@@ -362,33 +435,18 @@ impl LinkPool {
             link: self.link.clone(),
             peer: self.peer.clone(),
             up: self.up,
-            bits_out: bits(self.own_credit + self.transit_credit),
+            reached: false,
+            bits_out: bits(self.usable),
+            used: self.used,
             bits_in: bits(self.inward.values().map(|half| half.bytes.len() - half.mark).sum()),
             blocks: u32::try_from(blocks.len()).expect("a pool has few blocks"),
         }
     }
 
-    fn charge(&mut self, len: usize, class: Class) {
-        let (first, second) = match class {
-            Class::Own => (&mut self.own_credit, &mut self.transit_credit),
-            Class::Transit => (&mut self.transit_credit, &mut self.own_credit),
-        };
-        let from_first = len.min(*first);
-        *first -= from_first;
-        *second -= len - from_first;
-    }
-
-    /// Makes both credits sum up to what is usable.
+    /// Counts what is usable.
     fn settle(&mut self) {
-        let usable: usize =
-            self.out.values().filter(|half| half.confirmed).map(|half| half.bytes.len() - half.next).sum();
-        let credited = self.own_credit + self.transit_credit;
-        if let Some(gain) = usable.checked_sub(credited) {
-            self.transit_credit += gain / 2;
-            self.own_credit += gain - gain / 2;
-        } else {
-            self.charge(credited - usable, Class::Own);
-        }
+        let confirmed = self.out.values().filter(|half| half.confirmed);
+        self.usable = confirmed.map(|half| half.bytes.len() - half.next).sum();
     }
 }
 

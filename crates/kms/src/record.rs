@@ -5,18 +5,30 @@
 //! | `PoolBlock` | link, block, direction | peer | the half's bytes |
 //! | `PoolMark` | link, block, direction | mark, lease start | |
 //! | `PoolMark` | link | peer, window of filed blocks | |
-//! | `PairKey` | side, peer, relay, index | version | 32 bytes |
-//! | `Delivery` | key id | assignment, origin, master, slave | the key |
+//! | `PoolMark` | no link, 0 | spendings of this site | |
+//! | `PoolMark` | no link, 1, peer | run and spendings that the peer told | |
+//! | `PairKey` | side, peer, relay, index | version, how it came | 32 bytes |
+//! | `Delivery` | key id | assignment, when, whose, who has it not yet, how it came | the key, if any SAE has it not |
+
+use std::sync::Arc;
 
 use crypto::record::{Change, Record, Table};
 use crypto::secret::SecretBytes;
 use types::codec::{CodecError, Reader, Writer};
 use types::id::{BlockSeq, KeyId, LinkId, SaeId, SiteId, Uuid};
+use types::units::UtcNanos;
 
 use crate::Error;
+use crate::config::{PEER_MAX, SLAVES_MAX};
+use crate::message::assign::slaves;
+use crate::origin::Origin;
 use crate::stock::Run;
 
 const VERSION: u8 = 1;
+/// Of pair keys. Version 1 did not note how the key came; it is still read.
+const ORIGIN_VERSION: u8 = 2;
+/// Of deliveries. Version 1 had one slave; it is still read.
+const DELIVERY_VERSION: u8 = 2;
 
 /// Which way the bits of a half go, seen from this site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,17 +54,55 @@ pub(crate) enum Stored {
     Half { link: LinkId, peer: SiteId, seq: BlockSeq, direction: Direction, bytes: SecretBytes },
     Mark { link: LinkId, seq: BlockSeq, direction: Direction, mark: u32, lease_from: u32 },
     Window { link: LinkId, peer: SiteId, next: u64, bits: u64 },
-    PairKey { side: Side, peer: SiteId, relay: KeyId, index: u16, key: SecretBytes },
-    Delivery { id: KeyId, delivery: DeliveryRecord, key: SecretBytes },
+    Spent { at: u64 },
+    Heard { peer: SiteId, run: u64, at: u64 },
+    PairKey { side: Side, peer: SiteId, relay: KeyId, index: u16, origin: Origin, key: SecretBytes },
+    Delivery { id: KeyId, delivery: DeliveryRecord, key: Option<SecretBytes> },
 }
 
-/// What is public about a key that waits for its slave.
+/// What is public about a key that waits for its slaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeliveryRecord {
     pub(crate) assign: KeyId,
-    pub(crate) origin: SiteId,
+    /// When it was assigned.
+    pub(crate) since: UtcNanos,
+    pub(crate) parties: Arc<Parties>,
+    /// Bit `i` says that slave `i` has not fetched it.
+    pub(crate) pending: u32,
+    pub(crate) origin: Arc<Origin>,
+}
+
+/// Whose key it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Parties {
+    /// The site that assigned it.
+    pub(crate) owner: SiteId,
     pub(crate) master: SaeId,
-    pub(crate) slave: SaeId,
+    pub(crate) slaves: Vec<SaeId>,
+    pub(crate) kind: Kind,
+}
+
+/// What is done with a key that was assigned.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// It waits for its slaves.
+    Supplied,
+    /// The same; it came from another network, and its id stays known after the last slave fetched it.
+    Imported,
+    /// Another network's KME is asked to take it.
+    Export { peer: String },
+    /// Another network's KME has it.
+    Exported { peer: String },
+    /// Another network's KME is told to destroy it.
+    ExportVoid { peer: String },
+}
+
+impl Parties {
+    /// The bits of all slaves.
+    pub(crate) fn all(&self) -> u32 {
+        assert!((1..=SLAVES_MAX).contains(&self.slaves.len()), "slaves are bounded");
+        u32::MAX >> (32 - self.slaves.len())
+    }
 }
 
 fn half_key(link: &LinkId, seq: BlockSeq, direction: Direction) -> Vec<u8> {
@@ -105,6 +155,49 @@ pub(crate) fn put_window(link: &LinkId, peer: &SiteId, next: u64, bits: u64) -> 
     Change::Put(Record { table: Table::PoolMark, key: key.finish(), value: value.finish(), secret: None })
 }
 
+/// Moves the number of spendings of this site.
+pub(crate) fn put_spent(at: u64) -> Change {
+    let (mut key, mut value) = (Writer::new(), Writer::new());
+    key.u16(0).u8(0);
+    value.u8(VERSION).u64(at);
+    Change::Put(Record { table: Table::PoolMark, key: key.finish(), value: value.finish(), secret: None })
+}
+
+/// Notes what a peer told of its spendings.
+pub(crate) fn put_heard(peer: &SiteId, run: u64, at: u64) -> Change {
+    let (mut key, mut value) = (Writer::new(), Writer::new());
+    key.u16(0).u8(1).bytes16(peer.as_str().as_bytes());
+    value.u8(VERSION).u64(run).u64(at);
+    Change::Put(Record { table: Table::PoolMark, key: key.finish(), value: value.finish(), secret: None })
+}
+
+/// What a change spends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spends {
+    /// Nothing.
+    Nothing,
+    /// Pad of a link.
+    Pad,
+    /// A pair key or a key that waited for its slave.
+    Key,
+}
+
+/// What a change spends: marks that move and halves that go are pad, pair keys and deliveries that go are keys.
+pub(crate) fn spends(change: &Change) -> Spends {
+    match change {
+        Change::Put(Record { table: Table::PoolMark, key, value, .. })
+            if value.len() == 9 && !key.starts_with(&[0, 0]) =>
+        {
+            Spends::Pad
+        }
+        Change::Delete { table: Table::PoolBlock, .. } => Spends::Pad,
+        Change::Delete { table: Table::PairKey | Table::Delivery, .. }
+        | Change::Update { table: Table::Delivery, .. } => Spends::Key,
+        Change::Put(Record { table: Table::Delivery, secret: None, .. }) => Spends::Key,
+        _ => Spends::Nothing,
+    }
+}
+
 fn pair_key(side: Side, peer: &SiteId, relay: KeyId, index: u16) -> Vec<u8> {
     let mut w = Writer::new();
     w.u8(match side {
@@ -116,9 +209,18 @@ fn pair_key(side: Side, peer: &SiteId, relay: KeyId, index: u16) -> Vec<u8> {
 }
 
 /// Stores one pair key.
-pub(crate) fn put_pair_key(side: Side, peer: &SiteId, relay: KeyId, index: u16, key: SecretBytes) -> Change {
+pub(crate) fn put_pair_key(
+    side: Side,
+    peer: &SiteId,
+    relay: KeyId,
+    index: u16,
+    origin: &Origin,
+    key: SecretBytes,
+) -> Change {
     let record_key = pair_key(side, peer, relay, index);
-    Change::Put(Record { table: Table::PairKey, key: record_key, value: vec![VERSION], secret: Some(key) })
+    let mut value = Writer::new();
+    origin.put(value.u8(ORIGIN_VERSION));
+    Change::Put(Record { table: Table::PairKey, key: record_key, value: value.finish(), secret: Some(key) })
 }
 
 /// Destroys runs of pair keys.
@@ -129,20 +231,43 @@ pub(crate) fn delete_pair_keys(side: Side, peer: &SiteId, runs: &[Run]) -> impl 
     })
 }
 
-/// Stores a key for its slave.
-pub(crate) fn put_delivery(id: KeyId, delivery: &DeliveryRecord, key: SecretBytes) -> Change {
+fn delivery_value(delivery: &DeliveryRecord) -> Vec<u8> {
     let mut w = Writer::new();
-    w.u8(VERSION).put(delivery.assign.0.as_bytes());
-    w.bytes16(delivery.origin.as_str().as_bytes());
-    w.bytes16(delivery.master.as_str().as_bytes());
-    w.bytes16(delivery.slave.as_str().as_bytes());
-    let (table, record_key) = (Table::Delivery, id.0.as_bytes().to_vec());
-    Change::Put(Record { table, key: record_key, value: w.finish(), secret: Some(key) })
+    let Parties { owner, master, slaves, kind } = &*delivery.parties;
+    w.u8(DELIVERY_VERSION).put(delivery.assign.0.as_bytes()).u64(delivery.since.0);
+    w.bytes16(owner.as_str().as_bytes()).bytes16(master.as_str().as_bytes());
+    w.u8(u8::try_from(slaves.len()).expect("slaves are bounded far below 256"));
+    slaves.iter().for_each(|slave| _ = w.bytes16(slave.as_str().as_bytes()));
+    w.u32(delivery.pending);
+    match kind {
+        Kind::Supplied => _ = w.u8(0),
+        Kind::Imported => _ = w.u8(1),
+        Kind::Export { peer } => _ = w.u8(2).bytes16(peer.as_bytes()),
+        Kind::Exported { peer } => _ = w.u8(3).bytes16(peer.as_bytes()),
+        Kind::ExportVoid { peer } => _ = w.u8(4).bytes16(peer.as_bytes()),
+    }
+    delivery.origin.put(&mut w);
+    w.finish()
+}
+
+fn delivery_key(id: KeyId) -> Vec<u8> {
+    id.0.as_bytes().to_vec()
+}
+
+/// Stores a key for its slaves, or, without the key, that they have it.
+pub(crate) fn put_delivery(id: KeyId, delivery: &DeliveryRecord, key: Option<SecretBytes>) -> Change {
+    let (table, value) = (Table::Delivery, delivery_value(delivery));
+    Change::Put(Record { table, key: delivery_key(id), value, secret: key })
+}
+
+/// Notes that a slave fetched a key that waits for others.
+pub(crate) fn update_delivery(id: KeyId, delivery: &DeliveryRecord) -> Change {
+    Change::Update { table: Table::Delivery, key: delivery_key(id), value: delivery_value(delivery) }
 }
 
 /// Destroys a key that waited for its slave.
 pub(crate) fn delete_delivery(id: KeyId) -> Change {
-    Change::Delete { table: Table::Delivery, key: id.0.as_bytes().to_vec() }
+    Change::Delete { table: Table::Delivery, key: delivery_key(id) }
 }
 
 /// Decodes a record. `None` for tables of other cores.
@@ -172,8 +297,22 @@ fn decode_half(record: Record) -> Result<Stored, CodecError> {
 fn decode_mark(record: &Record) -> Result<Stored, CodecError> {
     let mut key = Reader::new(&record.key);
     let mut value = Reader::new(&record.value);
-    let link = link(&mut key)?;
     version(&mut value)?;
+    if record.key.starts_with(&[0, 0]) {
+        key.u16("link")?;
+        let stored = match key.u8("kind")? {
+            0 => Stored::Spent { at: value.u64("spendings")? },
+            1 => {
+                let peer = site(&mut key, "peer")?;
+                Stored::Heard { peer, run: value.u64("run")?, at: value.u64("spendings")? }
+            }
+            _ => return Err(CodecError::Value { field: "kind" }),
+        };
+        key.end()?;
+        value.end()?;
+        return Ok(stored);
+    }
+    let link = link(&mut key)?;
     if key.left() == 0 {
         let peer = site(&mut value, "peer")?;
         let (next, bits) = (value.u64("next")?, value.u64("bits")?);
@@ -197,11 +336,11 @@ fn decode_pair_key(record: Record) -> Result<Stored, CodecError> {
     let (peer, relay, index) = (site(&mut key, "peer")?, key_id(&mut key, "relay")?, key.u16("index")?);
     key.end()?;
     let mut value = Reader::new(&record.value);
-    version(&mut value)?;
+    let origin = if noted(&mut value)? { Origin::read(&mut value)? } else { Origin::default() };
     value.end()?;
     let secret = record.secret.filter(|secret| secret.len() == crate::PAIR_KEY_BYTES);
     let key = secret.ok_or(CodecError::Value { field: "secret" })?;
-    Ok(Stored::PairKey { side, peer, relay, index, key })
+    Ok(Stored::PairKey { side, peer, relay, index, origin, key })
 }
 
 fn decode_delivery(record: Record) -> Result<Stored, CodecError> {
@@ -209,20 +348,59 @@ fn decode_delivery(record: Record) -> Result<Stored, CodecError> {
     let id = key_id(&mut key, "id")?;
     key.end()?;
     let mut value = Reader::new(&record.value);
-    version(&mut value)?;
-    let delivery = DeliveryRecord {
-        assign: key_id(&mut value, "assignment")?,
-        origin: site(&mut value, "origin")?,
-        master: sae(&mut value, "master")?,
-        slave: sae(&mut value, "slave")?,
+    let delivery = match value.u8("version")? {
+        VERSION => {
+            // Written before keys could have several slaves and noted how they came.
+            let (assign, owner) = (key_id(&mut value, "assignment")?, site(&mut value, "owner")?);
+            let (master, slave) = (sae(&mut value, "master")?, sae(&mut value, "slave")?);
+            let parties = Arc::new(Parties { owner, master, slaves: vec![slave], kind: Kind::Supplied });
+            DeliveryRecord { assign, since: UtcNanos(0), pending: parties.all(), parties, origin: Arc::default() }
+        }
+        DELIVERY_VERSION => read_delivery(&mut value)?,
+        _ => return Err(CodecError::Value { field: "version" }),
     };
     value.end()?;
-    let key = record.secret.filter(|secret| !secret.is_empty()).ok_or(CodecError::Value { field: "secret" })?;
-    Ok(Stored::Delivery { id, delivery, key })
+    let secret = record.secret.filter(|secret| !secret.is_empty());
+    let has_key = matches!(delivery.parties.kind, Kind::Supplied | Kind::Imported | Kind::Export { .. });
+    if secret.is_some() != (has_key && delivery.pending != 0) {
+        return Err(CodecError::Value { field: "secret" });
+    }
+    Ok(Stored::Delivery { id, delivery, key: secret })
+}
+
+fn read_delivery(r: &mut Reader<'_>) -> Result<DeliveryRecord, CodecError> {
+    let (assign, since) = (key_id(r, "assignment")?, UtcNanos(r.u64("since")?));
+    let (owner, master, slaves) = (site(r, "owner")?, sae(r, "master")?, slaves(r)?);
+    let pending = r.u32("pending")?;
+    let kind = r.u8("kind")?;
+    let peer = |r: &mut Reader<'_>| r.text16("peer", PEER_MAX).map(str::to_owned);
+    let kind = match kind {
+        0 => Kind::Supplied,
+        1 => Kind::Imported,
+        2 => Kind::Export { peer: peer(r)? },
+        3 => Kind::Exported { peer: peer(r)? },
+        4 => Kind::ExportVoid { peer: peer(r)? },
+        _ => return Err(CodecError::Value { field: "kind" }),
+    };
+    let parties = Parties { owner, master, slaves, kind };
+    if pending & !parties.all() != 0 {
+        return Err(CodecError::Value { field: "pending" });
+    }
+    let origin = Arc::new(Origin::read(r)?);
+    Ok(DeliveryRecord { assign, since, parties: Arc::new(parties), pending, origin })
 }
 
 fn version(r: &mut Reader<'_>) -> Result<(), CodecError> {
     if r.u8("version")? == VERSION { Ok(()) } else { Err(CodecError::Value { field: "version" }) }
+}
+
+/// Whether the record notes how the key came.
+fn noted(r: &mut Reader<'_>) -> Result<bool, CodecError> {
+    match r.u8("version")? {
+        VERSION => Ok(false),
+        ORIGIN_VERSION => Ok(true),
+        _ => Err(CodecError::Value { field: "version" }),
+    }
 }
 
 fn direction(r: &mut Reader<'_>) -> Result<Direction, CodecError> {
@@ -255,6 +433,8 @@ pub(crate) fn key_id(r: &mut Reader<'_>, field: &'static str) -> Result<KeyId, C
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn record(change: Change) -> Record {
@@ -281,32 +461,97 @@ mod tests {
         );
         let half = record(put_half(&link, &peer, BlockSeq(7), Direction::Out, SecretBytes::copy_of(&[5; 4])));
         assert_eq!((half.key.last(), half.value.as_slice()), (Some(&0), b"\x01\0\x01b".as_slice()));
-        let key = record(put_pair_key(Side::Held, &peer, id(9), 3, SecretBytes::copy_of(&[1; 32])));
+        let origin = Origin::default();
+        let key = record(put_pair_key(Side::Held, &peer, id(9), 3, &origin, SecretBytes::copy_of(&[1; 32])));
+        assert_eq!(key.value, [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(key.key[..4], *b"\x01\0\x01b");
         assert_eq!((&key.key[4..20], &key.key[20..]), (id(9).0.as_bytes().as_slice(), b"\0\x03".as_slice()));
     }
 
     #[test]
     fn a_damaged_record_is_refused() {
-        let delivery = DeliveryRecord {
-            assign: id(1),
-            origin: SiteId::new("a").unwrap(),
-            master: SaeId::new("m").unwrap(),
-            slave: SaeId::new("s").unwrap(),
+        let parties = |kind| {
+            let (owner, master) = (SiteId::new("a").unwrap(), SaeId::new("m").unwrap());
+            Arc::new(Parties { owner, master, slaves: vec![SaeId::new("s").unwrap(), SaeId::new("t").unwrap()], kind })
         };
-        let good = || record(put_delivery(id(2), &delivery, SecretBytes::copy_of(&[1; 32])));
-        assert!(matches!(decode(good()), Ok(Some(Stored::Delivery { delivery: d, .. })) if d == delivery));
-        let damage: [fn(&mut Record); 5] = [
-            |r| r.value[0] = 2,
+        let delivery = |kind, pending| DeliveryRecord {
+            assign: id(1),
+            since: UtcNanos(77),
+            parties: parties(kind),
+            pending,
+            origin: Arc::default(),
+        };
+        let supplied = delivery(Kind::Supplied, 3);
+        let good = || record(put_delivery(id(2), &supplied, Some(SecretBytes::copy_of(&[1; 32]))));
+        assert!(matches!(decode(good()), Ok(Some(Stored::Delivery { delivery: d, .. })) if d == supplied));
+        let spent = delivery(Kind::Imported, 0);
+        let without = decode(record(put_delivery(id(2), &spent, None)));
+        assert!(matches!(without, Ok(Some(Stored::Delivery { delivery: d, key: None, .. })) if d == spent));
+        let damage: [fn(&mut Record); 8] = [
+            |r| r.value[0] = 3,
             |r| r.value.push(0),
             |r| r.key.truncate(15),
             |r| r.secret = None,
             |r| r.value.truncate(20),
+            |r| r.value[41] = 4,
+            |r| r.value[42] = 5,
+            |r| r.value[41] = 0,
         ];
         for (case, damage) in damage.into_iter().enumerate() {
             let mut bad = good();
             damage(&mut bad);
             assert!(matches!(decode(bad), Err(Error::Corrupt { .. })), "case {case}");
+        }
+    }
+
+    #[test]
+    fn records_of_version_1_are_read() {
+        let old = Record {
+            table: Table::Delivery,
+            key: id(2).0.as_bytes().to_vec(),
+            value: [&[1][..], id(1).0.as_bytes(), b"\0\x01a\0\x01m\0\x01s"].concat(),
+            secret: Some(SecretBytes::copy_of(&[1; 32])),
+        };
+        let Ok(Some(Stored::Delivery { delivery, .. })) = decode(old) else { panic!("it was good in version 1") };
+        assert_eq!((delivery.pending, delivery.parties.slaves.len(), delivery.origin.combined), (1, 1, 0));
+        let mut old = record(put_pair_key(
+            Side::Own,
+            &SiteId::new("b").unwrap(),
+            id(1),
+            0,
+            &Origin::default(),
+            SecretBytes::copy_of(&[1; 32]),
+        ));
+        old.value = vec![1];
+        assert!(matches!(decode(old), Ok(Some(Stored::PairKey { origin, .. })) if origin == Origin::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_record(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200), delivery: bool, secret: bool,
+            at: prop::sample::Index, value: u8,
+        ) {
+            crate::fuzzing::stored(&bytes);
+            // A good one with one byte changed.
+            let path = vec![SiteId::new("a").unwrap(), SiteId::new("b").unwrap()];
+            let origin = Origin::new(vec![path], UtcNanos(5));
+            let good = if delivery {
+                let (owner, master, slaves) = (SiteId::new("a").unwrap(), SaeId::new("m").unwrap(), ["s", "t"]);
+                let slaves = slaves.map(|name| SaeId::new(name).unwrap()).to_vec();
+                let parties = Arc::new(Parties { owner, master, slaves, kind: Kind::Export { peer: "p".to_owned() } });
+                let origin = Arc::new(origin);
+                let delivery = DeliveryRecord { assign: id(1), since: UtcNanos(9), parties, pending: 2, origin };
+                record(put_delivery(id(2), &delivery, None))
+            } else {
+                record(put_pair_key(Side::Own, &SiteId::new("b").unwrap(), id(1), 3, &origin, SecretBytes::copy_of(&[1; 32])))
+            };
+            let key_len = u8::try_from(good.key.len()).unwrap();
+            let mut wire = [&[u8::from(delivery), u8::from(!secret), key_len], &good.key[..], &good.value[..]].concat();
+            crate::fuzzing::stored(&wire);
+            let at = at.index(wire.len());
+            wire[at] = value;
+            crate::fuzzing::stored(&wire);
         }
     }
 }

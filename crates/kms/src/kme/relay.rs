@@ -1,157 +1,168 @@
-//! Key relay: fresh end-to-end keys carried hop by hop under one-time pad and one-time tag.
+//! Key relay: end-to-end keys carried hop by hop under one-time pad and one-time tag.
 //!
 //! ```text
 //! owner   draws pad, seals, sends          keeps the keys in memory only
 //! transit takes pad, checks, opens,        marks durable before the next hop sees anything
+//!         waits its turn for key,          tells the owner that it waits
 //!         draws pad, seals, sends
 //! holder  takes pad, checks, opens,        keys durable before it acknowledges
+//!         waits for all shares,
 //!         acknowledges to the owner
 //! owner   stores                           keys durable before one is assigned
 //! ```
-//! A relay that is not acknowledged in time is given up by the owner; its keys are never used.
+//! A relay that is neither acknowledged nor said to wait in time is given up by the owner; its keys are never used.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crypto::domain::Domain;
 use crypto::pad::OneTimePad;
-use crypto::rand_core::CryptoRng;
 use crypto::secret::SecretBytes;
 use crypto::tag::OneTimeTagKey;
 use types::event::Event;
-use types::id::{KeyId, SiteId};
+use types::id::{KeyId, LinkId, SiteId};
 use types::units::{BitLen, ByteLen, Time};
 
-use super::{Kme, Timer};
-use crate::config::{BATCH_FIRST, BATCH_MAX, BATCH_MIN, HELD_BATCHES_MAX, PAIR_KEY_BYTES, RELAYS_PER_STEP_MAX};
+use super::{Kme, Timer, fill};
+use crate::config::{BATCH_MIN, PAIR_KEY_BYTES, PARTS_MAX, WAITS_INTERVAL, WAITS_MAX};
 use crate::message::{Message, Relay, RelayFailure};
-use crate::pool::{Class, LinkPool, Pad};
+use crate::origin::Origin;
+use crate::pool::{Class, Pad};
+use crate::queue::Waiting;
 use crate::record::{self, Side};
 use crate::stock::{KeySet, Run};
 
-/// A relay from here that is on its way.
+/// A batch of which some shares have come; in memory only.
 #[derive(Debug)]
-pub(super) struct Outgoing {
-    path: Vec<SiteId>,
-    keys: SecretBytes,
-    deadline: Time,
-}
-
-impl Outgoing {
-    fn holder(&self) -> &SiteId {
-        self.path.last().expect("a path has two sites or more")
-    }
-
-    fn count(&self) -> usize {
-        self.keys.len() / PAIR_KEY_BYTES
-    }
+pub(super) struct Parts {
+    shares: BTreeMap<u8, (Vec<SiteId>, SecretBytes)>,
+    count: u8,
+    until: Time,
 }
 
 impl Kme {
-    /// Starts relays to the peers that lack most, as far as link key allows.
-    pub(super) fn fill(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        if !std::mem::take(&mut self.fill_due) {
-            return;
-        }
-        for _ in 0..RELAYS_PER_STEP_MAX {
-            let Some((path, count)) = self.neediest(now) else { return };
-            self.start_relay(now, path, count, rng);
-        }
-        self.timers.insert((now, Timer::Fill));
+    /// Key of the links to a neighbour that one message may draw, and whether one of them makes key. `None` if no
+    /// link goes there.
+    pub(super) fn room_to(&self, site: &SiteId) -> Option<(usize, bool)> {
+        let pools = self.pools.values().filter(|pool| pool.peer == *site);
+        pools.map(|pool| (pool.available(), pool.up)).reduce(|(room, up), (more, also)| (room.max(more), up || also))
     }
 
-    /// The way to the peer with the smallest stock that can be helped, and how many keys.
-    fn neediest(&self, now: Time) -> Option<(Vec<SiteId>, usize)> {
-        let target = usize::try_from(self.config.target_keys).unwrap_or(usize::MAX);
-        let least = usize::from(BATCH_MIN).min(target);
-        let mut best: Option<(usize, &[SiteId], usize)> = None;
-        for (site, peer) in self.peers.iter().filter(|(_, peer)| peer.up) {
-            let have = peer.own.ready() + peer.keys_in_flight;
-            let lack = target.saturating_sub(have);
-            let waits = peer.batches_in_flight >= self.config.batches_in_flight || now < peer.next_relay;
-            if waits || lack < least || best.is_some_and(|(smallest, ..)| smallest <= have) {
-                continue;
+    fn best_link_to(&self, site: &SiteId) -> Option<LinkId> {
+        let pools = self.pools.iter().filter(|(_, pool)| pool.peer == *site);
+        pools.max_by_key(|(_, pool)| pool.available()).map(|(link, _)| link.clone())
+    }
+
+    /// Puts a batch in line for key of its next hop, and sends what can be sent.
+    pub(super) fn queue_hop(&mut self, now: Time, waiting: Waiting) {
+        let next = waiting.path[usize::from(waiting.hop) + 1].clone();
+        let Some(pool) = self.best_link_to(&next).and_then(|link| self.pools.get_mut(&link)) else {
+            return self.turned_away(now, &waiting, RelayFailure::NoHop);
+        };
+        pool.ask(waiting.bytes());
+        let (flow, relay, class) = (waiting.flow(), waiting.relay, waiting.class);
+        let index = waiting.share.index;
+        if let Err(waiting) = self.outlets.entry(next.clone()).or_default().push(waiting) {
+            return self.turned_away(now, &waiting, RelayFailure::NoKey);
+        }
+        self.serve(now, &next);
+        if self.outlets.get(&next).is_some_and(|outlet| outlet.has(&flow, relay)) {
+            if class == Class::Transit {
+                self.send(&flow.owner, &Message::RelayWait { waits: vec![(relay, index)] });
             }
-            let Some(path) = self.routes.get(site) else { continue };
-            let Some(pool) = self.pool_to(&path[1]) else { continue };
-            let room = pool.available(Class::Own).saturating_sub(OneTimeTagKey::LEN) / PAIR_KEY_BYTES;
-            let count = lack.min(room).min(usize::from(peer.batch));
-            if count >= least && self.is_up(&path[1]) {
-                best = Some((have, path, count));
+            self.watch_waits(now);
+        }
+    }
+
+    /// Sends what waits for key of the links to a neighbour, the first in line first, as far as the key goes.
+    pub(super) fn serve(&mut self, now: Time, next: &SiteId) {
+        loop {
+            let (reached, room) = (self.is_up(next), self.room_to(next));
+            let Some(first) = self.outlets.get_mut(next).and_then(|outlet| outlet.first()) else { return };
+            let (room, makes_key) = room.unwrap_or_default();
+            if reached && first.bytes() > room {
+                if makes_key {
+                    return;
+                }
+                let fits = room.saturating_sub(OneTimeTagKey::LEN) / PAIR_KEY_BYTES;
+                let plain = first.class == Class::Own && first.share.count == 1;
+                if plain && fits >= usize::from(BATCH_MIN) {
+                    let relay = first.relay;
+                    first.keys = first.keys.part(0, fits * PAIR_KEY_BYTES).expect("it fits less than there is");
+                    self.cut_relay(relay, fits);
+                    continue;
+                }
+            }
+            let Some(outlet) = self.outlets.get_mut(next) else { return };
+            if reached && outlet.first().is_some_and(|first| first.bytes() <= room) {
+                let served = outlet.serve().expect("there is a first in line");
+                self.seal_hop(now, next, &served);
+            } else if let Some(left) = outlet.drop_first() {
+                let reason = if reached { RelayFailure::NoKey } else { RelayFailure::NoHop };
+                self.turned_away(now, &left, reason);
             }
         }
-        best.map(|(_, path, count)| (path.to_vec(), count))
     }
 
-    fn start_relay(&mut self, now: Time, path: Vec<SiteId>, count: usize, rng: &mut impl CryptoRng) {
-        let mut id = [0; 16];
-        rng.fill_bytes(&mut id);
-        let relay = KeyId::from_random(id);
-        let keys = SecretBytes::random(count * PAIR_KEY_BYTES, rng);
-        let holder = path.last().expect("a path has two sites or more").clone();
-        let deadline = now.after(self.config.relay_timeout);
-        let sent = self.seal_hop(relay, &path, 0, &keys, Class::Own);
-        let peer = self.peer(&holder);
-        if sent.is_err() {
-            // The pool is in too many small pieces for one message; transit or more key will change that.
-            peer.next_relay = deadline;
-            self.timers.insert((deadline, Timer::Fill));
-            return;
+    /// A batch cannot go on from here.
+    fn turned_away(&mut self, now: Time, waiting: &Waiting, reason: RelayFailure) {
+        match (waiting.class, reason) {
+            (Class::Own, RelayFailure::NoHop) => self.relay_failed(now, waiting.relay, "the first hop is not reached"),
+            (Class::Own, _) => self.relay_failed(now, waiting.relay, "no key on the first hop"),
+            (Class::Transit, _) => {
+                self.send(&waiting.path[0], &Message::RelayNack { relay: waiting.relay, reason });
+            }
         }
-        peer.batches_in_flight += 1;
-        peer.keys_in_flight += count;
-        self.timers.insert((deadline, Timer::Relay(relay)));
-        self.outgoing.insert(relay, Outgoing { path, keys, deadline });
     }
 
-    /// Draws key of the link to `path[hop + 1]`, seals the keys with it and sends them.
-    fn seal_hop(
-        &mut self,
-        relay: KeyId,
-        path: &[SiteId],
-        hop: u8,
-        keys: &SecretBytes,
-        class: Class,
-    ) -> Result<(), RelayFailure> {
-        let next = &path[usize::from(hop) + 1];
-        if !self.is_up(next) {
-            return Err(RelayFailure::NoHop);
-        }
-        let link =
-            self.pools.iter().filter(|(_, pool)| pool.peer == *next).max_by_key(|(_, pool)| pool.available(class));
-        let Some(link) = link.map(|(link, _)| link.clone()) else { return Err(RelayFailure::NoHop) };
+    /// Draws key of a link to `next`, seals the keys with it and sends them.
+    fn seal_hop(&mut self, now: Time, next: &SiteId, batch: &Waiting) {
+        let link = self.best_link_to(next).expect("there is room on one");
         let pool = self.pools.get_mut(&link).expect("it was found above");
-        let len = OneTimeTagKey::LEN + keys.len();
-        let Pad { ranges, mut bytes } = pool.draw(len, class, &mut self.journal).ok_or(RelayFailure::NoKey)?;
-        let header = Relay::header(relay, path, hop, &link, &ranges);
-        let tag_key =
-            bytes.split_front(OneTimeTagKey::LEN).and_then(OneTimeTagKey::new).expect("the pad begins with it");
-        let mut sealed = keys.duplicate();
+        let (len, tag_len) = (batch.bytes(), OneTimeTagKey::LEN);
+        let pad = pool.draw(len, tag_len, batch.class, &mut self.journal);
+        let Pad { ranges, mut bytes } = pad.expect("the caller looked for room");
+        let header = Relay::header(batch.relay, batch.share, &batch.path, batch.hop, &link, &ranges);
+        let tag_key = bytes.split_front(tag_len).and_then(OneTimeTagKey::new).expect("the pad begins with it");
+        let mut sealed = batch.keys.duplicate();
         sealed.expose_mut(|keys| OneTimePad::new(bytes).apply(keys)).expect("the pad is as long as the keys");
         let sealed = sealed.into_public("under a one-time pad");
         let tag = tag_key.tag(Domain::RelayHop, &[&header, &sealed]);
+        let Waiting { relay, share, path, hop, keys, class, .. } = batch;
+        let count = (keys.len() / PAIR_KEY_BYTES) as u64;
         self.journal.event(Event::RelayHop {
-            relay,
+            relay: *relay,
             from: path[0].clone(),
             to: path[path.len() - 1].clone(),
-            hop: u64::from(hop),
-            keys: (keys.len() / PAIR_KEY_BYTES) as u64,
+            hop: u64::from(*hop),
+            keys: count,
             spent: BitLen::from(ByteLen(len as u64)),
         });
-        self.send(next, &Message::Relay(Relay { relay, path: path.to_vec(), hop, link, ranges, sealed, tag }));
-        Ok(())
+        let message = Relay { relay: *relay, share: *share, path: path.clone(), hop: *hop, link, ranges, sealed, tag };
+        self.send(next, &Message::Relay(message));
+        match class {
+            Class::Own => self.share_sent(now, *relay, *share),
+            Class::Transit => self.counters.transit_keys += count,
+        }
     }
 
-    pub(super) fn relay_arrived(&mut self, from: &SiteId, relay: Relay) {
+    pub(super) fn relay_arrived(&mut self, now: Time, from: &SiteId, relay: Relay) {
         let hop = usize::from(relay.hop);
         if relay.path[hop] != *from || relay.path[hop + 1] != self.config.site {
             return self.misbehaved(from, "a relay on another way");
         }
         let (id, owner) = (relay.relay, relay.path[0].clone());
         let outcome = self.open_hop(from, &relay).and_then(|keys| {
-            if hop + 2 < relay.path.len() {
-                self.seal_hop(id, &relay.path, relay.hop + 1, &keys, Class::Transit)?;
-                self.counters.transit_keys += (keys.len() / PAIR_KEY_BYTES) as u64;
-                return Ok(());
+            if hop + 2 == relay.path.len() {
+                return self.share_arrived(now, relay, keys);
             }
-            self.store_held(&owner, id, &keys)
+            if !self.is_up(&relay.path[hop + 2]) {
+                return Err(RelayFailure::NoHop);
+            }
+            let Relay { share, path, hop, .. } = relay;
+            let class = Class::Transit;
+            self.queue_hop(now, Waiting { relay: id, share, path, hop: hop + 1, keys, class, since: now });
+            Ok(())
         });
         if let Err(reason) = outcome {
             self.send(&owner, &Message::RelayNack { relay: id, reason });
@@ -161,128 +172,135 @@ impl Kme {
     /// Takes the key of the hop, checks the tag, opens. The key is spent whatever the outcome.
     fn open_hop(&mut self, from: &SiteId, relay: &Relay) -> Result<SecretBytes, RelayFailure> {
         let pool = self.pools.get_mut(&relay.link).filter(|pool| pool.peer == *from).ok_or(RelayFailure::NoHop)?;
-        let Ok((mut bytes, holes)) = pool.take(&relay.ranges, &mut self.journal) else {
+        let Ok((bytes, holes)) = pool.take(&relay.ranges, &mut self.journal) else {
             self.counters.messages_refused += 1;
             return Err(RelayFailure::Refused);
         };
         self.burned(holes);
-        let header = Relay::header(relay.relay, &relay.path, relay.hop, &relay.link, &relay.ranges);
         let spent = bytes.len();
-        let tag_key = bytes.split_front(OneTimeTagKey::LEN).and_then(OneTimeTagKey::new).expect("decoding checked it");
-        if tag_key.verify(Domain::RelayHop, &[&header, &relay.sealed], &relay.tag).is_err() {
+        open_sealed(relay, bytes).ok_or_else(|| {
             self.burned_keys("the tag of a relayed batch is wrong", spent);
             self.misbehaved(from, "a relay with a wrong tag");
+            RelayFailure::Refused
+        })
+    }
+
+    /// Keeps a share until all of its batch have come, then stores the batch.
+    fn share_arrived(&mut self, now: Time, relay: Relay, keys: SecretBytes) -> Result<(), RelayFailure> {
+        let Relay { relay, share, path, .. } = relay;
+        if share.count == 1 {
+            return self.store_held(vec![path], relay, keys);
+        }
+        let owner = path[0].clone();
+        let place = (owner.clone(), relay);
+        if !self.parts.contains_key(&place) {
+            let of_owner = self.parts.keys().filter(|(of, _)| *of == owner).count();
+            if of_owner >= PARTS_MAX || self.peer(&owner).held.has(relay) {
+                return Err(RelayFailure::Full);
+            }
+            let until = now.after(self.config.relay_wait_max);
+            self.parts.insert(place.clone(), Parts { shares: BTreeMap::new(), count: share.count, until });
+        }
+        let parts = self.parts.get_mut(&place).expect("the lines above made it");
+        let alike = parts.shares.values().all(|(_, other)| other.len() == keys.len());
+        if parts.count != share.count || !alike || parts.shares.contains_key(&share.index) {
+            self.parts.remove(&place);
             return Err(RelayFailure::Refused);
         }
-        let mut keys = SecretBytes::copy_of(&relay.sealed);
-        keys.expose_mut(|keys| OneTimePad::new(bytes).apply(keys)).expect("decoding checked the lengths");
-        Ok(keys)
+        parts.shares.insert(share.index, (path, keys));
+        if parts.shares.len() < usize::from(parts.count) {
+            self.send(&owner, &Message::RelayWait { waits: vec![(relay, share.index)] });
+            self.watch_waits(now);
+            return Ok(());
+        }
+        let parts = self.parts.remove(&place).expect("it was found above");
+        let (paths, shares): (Vec<_>, Vec<_>) = parts.shares.into_values().unzip();
+        let whole = shares.into_iter().reduce(|mut sum, share| {
+            fill::add_share(&mut sum, &share);
+            sum
+        });
+        self.store_held(paths, relay, whole.expect("a batch has a share"))
     }
 
-    fn store_held(&mut self, owner: &SiteId, relay: KeyId, keys: &SecretBytes) -> Result<(), RelayFailure> {
-        let held = &mut self.peer(owner).held;
-        if held.sets().len() >= HELD_BATCHES_MAX || held.has(relay) {
+    fn store_held(&mut self, paths: Vec<Vec<SiteId>>, relay: KeyId, keys: SecretBytes) -> Result<(), RelayFailure> {
+        let (owner, shares) = (paths[0][0].clone(), paths.len());
+        let max = usize::try_from(self.config.held_keys_max).unwrap_or(usize::MAX);
+        let held = &self.peer(&owner).held;
+        if held.count() + keys.len() / PAIR_KEY_BYTES > max || held.has(relay) {
             return Err(RelayFailure::Full);
         }
-        for (index, key) in pair_keys(keys) {
-            self.peer(owner).held.add(relay, index, &key);
-            self.journal.change(record::put_pair_key(Side::Held, owner, relay, index, key));
+        let origin = Arc::new(Origin::new(paths, self.utc()));
+        if usize::from(origin.combined) != shares {
+            // The ways that the shares name cross: whoever sits there would know the keys.
+            return Err(RelayFailure::Refused);
         }
-        self.keys_stored(owner, relay, keys);
-        self.send(owner, &Message::RelayAck { relay });
+        for (index, key) in pair_keys(&keys) {
+            self.journal.change(record::put_pair_key(Side::Held, &owner, relay, index, &origin, key));
+        }
+        self.keys_stored(&owner, relay, &keys);
+        let stored = u64::MAX >> (64 - keys.len() / PAIR_KEY_BYTES);
+        self.peer(&owner).held.add(relay, stored, origin, keys);
+        self.send(&owner, &Message::RelayAck { relay });
         Ok(())
-    }
-
-    pub(super) fn relay_acked(&mut self, from: &SiteId, relay: KeyId) {
-        if self.outgoing.get(&relay).is_none_or(|outgoing| outgoing.holder() != from) {
-            // Given up, or forgotten in a crash: the holder must not keep what the owner does not have.
-            if self.peer(from).own.known(relay) == 0 {
-                self.send(from, &Message::RelayVoid { sets: vec![KeySet::whole(relay)] });
-            }
-            return;
-        }
-        let Some(outgoing) = self.relay_ended(relay) else { return };
-        for (index, key) in pair_keys(&outgoing.keys) {
-            self.journal.change(record::put_pair_key(Side::Own, from, relay, index, key));
-        }
-        self.keys_stored(from, relay, &outgoing.keys);
-        self.counters.relayed_keys += outgoing.count() as u64;
-        let peer = self.peer(from);
-        peer.failures = 0;
-        peer.batch = (peer.batch * 2).min(BATCH_MAX);
-        peer.own.add(relay, 0, outgoing.keys);
-        self.fill_due = true;
-    }
-
-    pub(super) fn relay_refused(&mut self, now: Time, from: &SiteId, relay: KeyId, reason: RelayFailure) {
-        if self.outgoing.get(&relay).is_some_and(|outgoing| outgoing.path.contains(from)) {
-            let reason = match reason {
-                RelayFailure::NoKey => "no key on a later hop",
-                RelayFailure::NoHop => "a later hop is not reached",
-                RelayFailure::Refused => "a later site refused the key or the tag",
-                RelayFailure::Full => "the last site is full",
-            };
-            self.relay_failed(now, relay, reason);
-        }
-    }
-
-    pub(super) fn relay_timed_out(&mut self, now: Time, relay: KeyId) {
-        if self.outgoing.contains_key(&relay) {
-            self.relay_failed(now, relay, "not acknowledged in time");
-        }
-    }
-
-    /// A peer is down: what is on its way through it or to it will not be acknowledged.
-    pub(super) fn relays_cut_off(&mut self, now: Time, site: &SiteId) {
-        let cut = |outgoing: &Outgoing| outgoing.path[1] == *site || outgoing.holder() == site;
-        let relays: Vec<KeyId> = self.outgoing.iter().filter(|(_, o)| cut(o)).map(|(relay, _)| *relay).collect();
-        relays.into_iter().for_each(|relay| self.relay_failed(now, relay, "a site on the way went down"));
-    }
-
-    fn relay_failed(&mut self, now: Time, relay: KeyId, reason: &str) {
-        let Some(outgoing) = self.relay_ended(relay) else { return };
-        let holder = outgoing.holder().clone();
-        self.counters.relays_failed += 1;
-        self.burned(ByteLen(outgoing.keys.len() as u64));
-        self.journal.event(Event::RelayFailed { relay, peer: holder.clone(), reason: reason.to_owned() });
-        self.send(&holder, &Message::RelayVoid { sets: vec![KeySet::whole(relay)] });
-        let backoff = self.config.relay_backoff;
-        let peer = self.peer(&holder);
-        peer.batch = (peer.batch / 2).clamp(BATCH_MIN, BATCH_FIRST);
-        peer.next_relay = now.after(backoff * (1 << peer.failures.min(6)));
-        peer.failures += 1;
-        let again = peer.next_relay;
-        self.timers.insert((again, Timer::Fill));
     }
 
     pub(super) fn keys_voided(&mut self, from: &SiteId, sets: &[KeySet]) {
         let held = &mut self.peer(from).held;
         let gone: Vec<Run> = sets.iter().flat_map(|set| held.burn(*set)).collect();
+        sets.iter().for_each(|set| _ = self.parts.remove(&(from.clone(), set.relay)));
         record::delete_pair_keys(Side::Held, from, &gone).for_each(|change| self.journal.change(change));
         self.burned_keys("voided by the owner", gone.iter().map(|run| run.bytes()).sum());
     }
 
-    /// Takes a relay off the books of what is on its way.
-    fn relay_ended(&mut self, relay: KeyId) -> Option<Outgoing> {
-        let outgoing = self.outgoing.remove(&relay)?;
-        self.timers.remove(&(outgoing.deadline, Timer::Relay(relay)));
-        let peer = self.peer(outgoing.holder());
-        peer.batches_in_flight -= 1;
-        peer.keys_in_flight -= outgoing.count();
-        Some(outgoing)
+    /// Something waits: its owner is told so from time to time.
+    fn watch_waits(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.waits_watched, true) {
+            self.timers.insert((now.after(WAITS_INTERVAL), Timer::Waits));
+        }
     }
 
-    fn keys_stored(&mut self, peer: &SiteId, relay: KeyId, keys: &SecretBytes) {
+    /// Tells owners what of theirs waits here, and gives up what waited too long.
+    pub(super) fn waits_due(&mut self, now: Time) {
+        self.waits_watched = false;
+        let longest = self.config.relay_wait_max;
+        let mut late = Vec::new();
+        for outlet in self.outlets.values_mut() {
+            late.extend(outlet.drop_if(|waiting| now.since(waiting.since) >= longest));
+        }
+        late.iter().for_each(|waiting| self.turned_away(now, waiting, RelayFailure::NoKey));
+        self.parts.retain(|_, parts| now < parts.until);
+        let mut waits: BTreeMap<&SiteId, Vec<(KeyId, u8)>> = BTreeMap::new();
+        let transit = self.outlets.values().flat_map(|outlet| outlet.waiting()).filter(|w| w.class == Class::Transit);
+        transit.for_each(|w| waits.entry(&w.path[0]).or_default().push((w.relay, w.share.index)));
+        for ((owner, relay), parts) in &self.parts {
+            waits.entry(owner).or_default().extend(parts.shares.keys().map(|index| (*relay, *index)));
+        }
+        let waits: Vec<(SiteId, Vec<(KeyId, u8)>)> = waits.into_iter().map(|(to, w)| (to.clone(), w)).collect();
+        for (owner, waits) in waits {
+            waits.chunks(WAITS_MAX).for_each(|some| self.send(&owner, &Message::RelayWait { waits: some.to_vec() }));
+        }
+        if !self.parts.is_empty() || self.outlets.values().any(|outlet| outlet.len() > 0) {
+            self.watch_waits(now);
+        }
+    }
+
+    pub(super) fn keys_stored(&mut self, peer: &SiteId, relay: KeyId, keys: &SecretBytes) {
         let keys = (keys.len() / PAIR_KEY_BYTES) as u64;
         self.journal.event(Event::KeysStored { relay, peer: peer.clone(), keys });
     }
-
-    fn pool_to(&self, site: &SiteId) -> Option<&LinkPool> {
-        self.pools.values().filter(|pool| pool.peer == *site).max_by_key(|pool| pool.available(Class::Own))
-    }
 }
 
-fn pair_keys(keys: &SecretBytes) -> impl Iterator<Item = (u16, SecretBytes)> {
+/// Checks the tag of a hop with the key that its ranges name, and opens it.
+pub(super) fn open_sealed(relay: &Relay, mut key: SecretBytes) -> Option<SecretBytes> {
+    let header = Relay::header(relay.relay, relay.share, &relay.path, relay.hop, &relay.link, &relay.ranges);
+    let tag_key = key.split_front(OneTimeTagKey::LEN).and_then(OneTimeTagKey::new)?;
+    tag_key.verify(Domain::RelayHop, &[&header, &relay.sealed], &relay.tag).ok()?;
+    let mut keys = SecretBytes::copy_of(&relay.sealed);
+    keys.expose_mut(|keys| OneTimePad::new(key).apply(keys)).ok()?;
+    Some(keys)
+}
+
+pub(super) fn pair_keys(keys: &SecretBytes) -> impl Iterator<Item = (u16, SecretBytes)> {
     let count = u16::try_from(keys.len() / PAIR_KEY_BYTES).expect("a batch holds at most 64 keys");
     (0..count).map_while(|index| Some((index, keys.part(usize::from(index) * PAIR_KEY_BYTES, PAIR_KEY_BYTES)?)))
 }

@@ -1,14 +1,12 @@
-//! Key supply to the SAEs of this site (ETSI GS QKD 014), and the owner's half of an assignment.
+//! What SAEs of this site ask (ETSI GS QKD 014): status, get key, get key with key IDs.
 //!
 //! ```text
-//! request -> Requested --ack------------------> consumed, replied
-//!               |  `---nack(missing)--> anew with other keys, at most 4 times
-//!               `--deadline, peer down--> refused; Parked --same request again--> Requested
-//!                                                    `--park_ttl--> void at both sites, burned
+//! get key -> checked -> quota -> key for it? -- yes --> one site: assignment; several: carried group; none: here
+//!                                     `-- no --> waits in the order of classes, or is refused with a forecast
 //! ```
-//! Keys of an assignment are bound to its pair of SAEs until the holder says that it did not assign them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crypto::rand_core::CryptoRng;
 use crypto::secret::SecretBytes;
@@ -16,63 +14,39 @@ use types::event::Event;
 use types::id::{KeyId, RequestId, SaeId, SiteId};
 use types::units::{BitLen, Time};
 
-use super::{Kme, RETRY_SOON, Timer};
-use crate::api::{Output, PairStatus, Refusal, SuppliedKey, SupplyReply, SupplyRequest};
-use crate::config::{
-    ASSIGN_ATTEMPTS_MAX, NUMBER_MAX, PAIR_KEY_BYTES, REQUEST_BYTES_MAX, RUNS_MAX, SIZE_MAX_BITS, SIZE_MIN_BITS,
-};
-use crate::delivery::NotDelivered;
-use crate::message::{Assign, AssignFailure, Message};
-use crate::record::{self, DeliveryRecord, Side};
-
-/// What a request must be to be met by a parked assignment.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ParkKey {
-    master: SaeId,
-    slave: SaeId,
-    size_bits: u32,
-    number: usize,
-}
-
-impl ParkKey {
-    fn of(assign: &Assign) -> Self {
-        let (master, slave) = (assign.master.clone(), assign.slave.clone());
-        Self { master, slave, size_bits: assign.size_bits, number: assign.ids.len() }
-    }
-}
-
-/// An assignment that is not done.
-#[derive(Debug)]
-pub(super) struct Assignment {
-    peer: SiteId,
-    assign: Assign,
-    stream: SecretBytes,
-    stage: Stage,
-    /// When something is due; its timer is set.
-    due: Time,
-    attempts: u8,
-}
-
-/// Who waits for the assignment.
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    Requested { id: RequestId, deadline: Time },
-    Parked { until: Time, acked: bool },
-}
+use super::owner::Stage;
+use super::{Kme, RETRY_SOON};
+use crate::api::{KeyOrigin, Output, PairStatus, Priority, Refusal, SuppliedKey, SupplyReply, SupplyRequest, Wishes};
+use crate::config::{ADDITIONAL_MAX, NUMBER_MAX, PAIR_KEY_BYTES, REQUEST_BYTES_MAX, SIZE_MAX_BITS, SIZE_MIN_BITS};
+use crate::delivery::{Delivered, Left, NotDelivered};
+use crate::kme::group::Asker;
+use crate::origin::Origin;
+use crate::record::{self, DeliveryRecord, Kind, Parties};
+use crate::wish::Fit;
 
 /// A request for keys whose parameters are in range.
-struct Wanted {
-    master: SaeId,
-    slave: SaeId,
-    size_bits: u32,
-    number: usize,
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) master: SaeId,
+    pub(super) slaves: Vec<SaeId>,
+    pub(super) size_bits: u32,
+    pub(super) number: usize,
+    pub(super) wishes: Wishes,
+    pub(super) class: Priority,
 }
 
 impl Wanted {
-    fn bytes(&self) -> usize {
-        usize::try_from(self.size_bits / 8).expect("key sizes are small") * self.number
+    pub(super) fn key_bytes(&self) -> usize {
+        usize::try_from(self.size_bits / 8).expect("key sizes are small")
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.key_bytes() * self.number
     }
 }
+
+/// Slaves by the site that serves them.
+pub(super) type Places = BTreeMap<SiteId, Vec<SaeId>>;
 
 impl Kme {
     pub(super) fn request(
@@ -83,12 +57,13 @@ impl Kme {
         request: SupplyRequest,
         rng: &mut impl CryptoRng,
     ) {
-        let outcome = if self.directory.get(&sae) == Some(&self.config.site) {
+        let ours = self.directory.get(&sae) == Some(&self.config.site) && !self.foreign.contains_key(&sae);
+        let outcome = if ours {
             match request {
                 SupplyRequest::Status { slave } => self.status(id, &sae, slave),
-                SupplyRequest::Encrypt { slave, additional, number, size_bits } => self
-                    .wanted(&sae, slave, &additional, number, size_bits)
-                    .and_then(|(peer, wanted)| self.supply(now, id, peer, wanted, rng)),
+                SupplyRequest::Encrypt { slave, additional, number, size_bits, wishes } => self
+                    .wanted(&sae, slave, additional, number, size_bits, wishes)
+                    .and_then(|wanted| self.admit(now, id, wanted, rng)),
                 SupplyRequest::Decrypt { master, ids } => self.deliver(id, &master, &sae, &ids),
             }
         } else {
@@ -102,8 +77,9 @@ impl Kme {
         }
     }
 
-    fn refuse(&mut self, id: RequestId, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, id: RequestId, refusal: Refusal) {
         self.counters.requests_refused += 1;
+        self.quotas.refund(id);
         self.journal.effect(Output::Reply { id, result: Err(refusal) });
     }
 
@@ -113,8 +89,10 @@ impl Kme {
         let stored = if *target == self.config.site {
             target_keys
         } else {
-            let bytes = self.peers.get(target).map_or(0, |peer| peer.own.ready() * PAIR_KEY_BYTES);
-            let keys = bytes * 8 / usize::try_from(self.config.key_size_bits).unwrap_or(usize::MAX);
+            let class = self.quotas.policy(master).priority;
+            let ready = self.peers.get(target).map_or(0, |peer| peer.own.ready());
+            let keys = ready.saturating_sub(self.floor(class)) * PAIR_KEY_BYTES * 8;
+            let keys = keys / usize::try_from(self.config.key_size_bits).unwrap_or(usize::MAX);
             u32::try_from(keys).unwrap_or(u32::MAX).min(target_keys)
         };
         let status = PairStatus {
@@ -128,7 +106,7 @@ impl Kme {
             max_key_per_request: NUMBER_MAX,
             max_key_size: SIZE_MAX_BITS,
             min_key_size: SIZE_MIN_BITS,
-            max_sae_id_count: 0,
+            max_sae_id_count: u32::try_from(ADDITIONAL_MAX).expect("it is a small number"),
         };
         self.journal.direct(Output::Reply { id, result: Ok(SupplyReply::Status(status)) });
         Ok(())
@@ -139,10 +117,11 @@ impl Kme {
         &self,
         master: &SaeId,
         slave: SaeId,
-        additional: &[SaeId],
+        additional: Vec<SaeId>,
         number: u32,
         size_bits: Option<u32>,
-    ) -> Result<(SiteId, Wanted), Refusal> {
+        wishes: Wishes,
+    ) -> Result<Wanted, Refusal> {
         let bad = |message: String| Err(Refusal::BadParameter { message });
         let size_bits = size_bits.unwrap_or(self.config.key_size_bits);
         if !(1..=NUMBER_MAX).contains(&number) {
@@ -155,286 +134,175 @@ impl Kme {
         if !(SIZE_MIN_BITS..=SIZE_MAX_BITS).contains(&size_bits) {
             return bad(format!("size shall be between {SIZE_MIN_BITS} and {SIZE_MAX_BITS}"));
         }
-        if !additional.is_empty() {
-            return bad("additional_slave_SAE_IDs shall name at most 0 SAEs".to_owned());
+        if additional.len() > ADDITIONAL_MAX {
+            return bad(format!("additional_slave_SAE_IDs shall name at most {ADDITIONAL_MAX} SAEs"));
         }
-        if slave == *master && !self.config.allow_self_pair {
+        let multicast = !additional.is_empty();
+        let slaves: Vec<SaeId> = std::iter::once(slave).chain(additional).collect();
+        if slaves.contains(master) && (multicast || !self.config.allow_self_pair) {
             return bad("master and slave SAE shall differ".to_owned());
         }
-        let Some(peer) = self.directory.get(&slave).cloned() else {
-            return Err(Refusal::UnknownSae { sae: slave });
-        };
+        if slaves.iter().collect::<BTreeSet<_>>().len() != slaves.len() {
+            return bad("each slave SAE shall be named once".to_owned());
+        }
+        if let Some(unknown) = slaves.iter().find(|slave| !self.directory.contains_key(slave)) {
+            return Err(Refusal::UnknownSae { sae: unknown.clone() });
+        }
+        if multicast && slaves.iter().any(|slave| self.foreign.contains_key(slave)) {
+            return bad(NO_SHARING_ABROAD.to_owned());
+        }
         let number = usize::try_from(number).expect("it was checked to be small");
-        let wanted = Wanted { master: master.clone(), slave, size_bits, number };
+        // A wish lowers the class, it never raises it.
+        let policy = self.quotas.policy(master).priority;
+        let class = wishes.priority.map_or(policy, |wish| wish.max(policy));
+        let wanted = Wanted { master: master.clone(), slaves, size_bits, number, wishes, class };
         if wanted.bytes() > REQUEST_BYTES_MAX {
             return bad(format!("number times size shall be at most {} bits", REQUEST_BYTES_MAX * 8));
         }
-        Ok((peer, wanted))
+        Ok(wanted)
     }
 
-    fn supply(
+    /// Slaves by site.
+    pub(super) fn places(&self, slaves: &[SaeId]) -> Result<Places, Refusal> {
+        let mut places = Places::new();
+        for slave in slaves {
+            let site = self.directory.get(slave).ok_or_else(|| Refusal::UnknownSae { sae: slave.clone() })?;
+            places.entry(site.clone()).or_default().push(slave.clone());
+        }
+        Ok(places)
+    }
+
+    /// Meets a request now, if there is key for it.
+    pub(super) fn supply(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        wanted: &Wanted,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), Refusal> {
+        let places = self.places(&wanted.slaves)?;
+        let mut remote = places.keys().filter(|site| **site != self.config.site);
+        match (remote.next().cloned(), remote.next(), places.contains_key(&self.config.site)) {
+            (None, ..) => self.supply_here(now, id, wanted, rng),
+            (Some(peer), None, false) => self.supply_there(now, id, peer, wanted, rng),
+            _ => {
+                let keys = (0..wanted.number).map(|_| SecretBytes::random(wanted.key_bytes(), rng)).collect::<Vec<_>>();
+                let keys = keys.into_iter().map(|key| (random_id(rng), key)).collect();
+                self.start_group(now, Asker::Request(id), wanted, keys, places, rng)
+            }
+        }
+    }
+
+    /// All slaves are of one other site.
+    fn supply_there(
         &mut self,
         now: Time,
         id: RequestId,
         peer: SiteId,
-        wanted: Wanted,
+        wanted: &Wanted,
         rng: &mut impl CryptoRng,
     ) -> Result<(), Refusal> {
-        if peer == self.config.site {
-            return self.supply_here(now, id, wanted, rng);
-        }
-        if self.peers.get(&peer).is_none_or(|peer| !peer.up || peer.silent) {
+        if !self.answers(&peer) {
             return Err(Refusal::PeerDown { retry_after: RETRY_SOON });
         }
         let deadline = now.after(self.config.supply_deadline);
-        if self.revive(now, id, &wanted, deadline) {
+        if self.revive(now, id, wanted, deadline) {
             return Ok(());
         }
         if self.assignments.len() >= self.config.requests_max {
             return Err(Refusal::Busy { retry_after: RETRY_SOON });
         }
-        self.start_assignment(now, peer, wanted, Stage::Requested { id, deadline }, 1, rng)
+        self.start_assignment(now, peer, wanted.clone(), Stage::Requested { id, deadline }, 1, rng)
     }
 
-    /// Both SAEs are of this site: fresh keys that wait for the slave here.
+    /// Whether a peer is up and does not leave requests unanswered.
+    pub(super) fn answers(&self, site: &SiteId) -> bool {
+        self.peers.get(site).is_some_and(|peer| peer.up && !peer.silent)
+    }
+
+    /// All SAEs are of this site: fresh keys that wait for the slaves here.
     fn supply_here(
         &mut self,
         now: Time,
         request: RequestId,
-        wanted: Wanted,
+        wanted: &Wanted,
         rng: &mut impl CryptoRng,
     ) -> Result<(), Refusal> {
+        if !Fit::new(&wanted.wishes, self.utc()).is_met_at_home() {
+            return Err(Refusal::WishUnmeetable);
+        }
         if self.deliveries.len() + wanted.number > self.config.deliveries_max {
             return Err(Refusal::Busy { retry_after: RETRY_SOON });
         }
-        let stream = SecretBytes::random(wanted.bytes(), rng);
-        let ids = random_ids(wanted.number, rng);
-        let Wanted { master, slave, size_bits, .. } = wanted;
-        let assign = Assign { assign: random_id(rng), master, slave, size_bits, ids, runs: Vec::new() };
-        let delivery = DeliveryRecord {
-            assign: assign.assign,
-            origin: self.config.site.clone(),
-            master: assign.master.clone(),
-            slave: assign.slave.clone(),
-        };
-        let expires = now.after(self.config.delivery_ttl);
-        for supplied in cut(&assign, &stream) {
-            self.journal.change(record::put_delivery(supplied.id, &delivery, supplied.key.duplicate()));
-            self.deliveries.add(supplied.id, delivery.clone(), supplied.key, expires);
+        let keys: Vec<SecretBytes> = (0..wanted.number).map(|_| SecretBytes::random(wanted.key_bytes(), rng)).collect();
+        let keys: Vec<(KeyId, SecretBytes)> = keys.into_iter().map(|key| (random_id(rng), key)).collect();
+        if let Some(peer) = wanted.slaves.first().and_then(|slave| self.foreign.get(slave)).cloned() {
+            self.export_here(now, request, wanted, keys, peer, rng);
+            return Ok(());
         }
-        self.supplied(request, &assign, &stream);
+        self.store_here(now, wanted, Kind::Supplied, &keys, rng);
+        let origin = Origin::new(Vec::new(), self.utc()).told(&self.config.site, &self.config.site, self.utc());
+        self.supplied(request, &wanted.master, &wanted.slaves, keys, &origin);
         Ok(())
     }
 
-    /// Takes keys from the stock and asks the holder to assign them. All or nothing.
-    fn start_assignment(
+    /// Stores keys that this site assigned for slaves of this site; says under which assignment.
+    pub(super) fn store_here(
         &mut self,
         now: Time,
-        peer: SiteId,
-        wanted: Wanted,
-        stage: Stage,
-        attempts: u8,
+        wanted: &Wanted,
+        kind: Kind,
+        keys: &[(KeyId, SecretBytes)],
         rng: &mut impl CryptoRng,
-    ) -> Result<(), Refusal> {
-        let keys = wanted.bytes().div_ceil(PAIR_KEY_BYTES);
-        let own = &mut self.peer(&peer).own;
-        let refusal = Refusal::NotEnoughKey { retry_after: RETRY_SOON };
-        let (runs, stream) = own.take(keys).ok_or(refusal.clone())?;
-        if runs.len() > RUNS_MAX {
-            own.put_back(&runs, &stream);
-            return Err(refusal);
-        }
-        self.fill_due = true;
-        let ids = random_ids(wanted.number, rng);
-        let Wanted { master, slave, size_bits, .. } = wanted;
-        let assign = Assign { assign: random_id(rng), master, slave, size_bits, ids, runs };
-        let id = assign.assign;
-        self.assignments.insert(id, Assignment { peer, assign, stream, stage, due: now, attempts });
-        self.assign_due(now, id);
-        Ok(())
+    ) -> KeyId {
+        let assign = random_id(rng);
+        let (owner, master, slaves) = (self.config.site.clone(), wanted.master.clone(), wanted.slaves.clone());
+        let parties = self.deliveries.shared(Parties { owner, master, slaves, kind });
+        let (since, pending) = (self.utc(), parties.all());
+        let origin = Arc::new(Origin::new(Vec::new(), since));
+        let record = DeliveryRecord { assign, since, parties, pending, origin };
+        self.store_deliveries(now, &record, keys);
+        assign
     }
 
-    /// Gives a parked assignment to a request that is the same. Says whether there was one.
-    fn revive(&mut self, now: Time, request: RequestId, wanted: &Wanted, deadline: Time) -> bool {
-        if self.parked.is_empty() {
-            return false;
-        }
-        let (master, slave) = (wanted.master.clone(), wanted.slave.clone());
-        let key = ParkKey { master, slave, size_bits: wanted.size_bits, number: wanted.number };
-        let Some(id) = self.parked.get(&key).and_then(|ids| ids.first().copied()) else { return false };
-        self.unpark(&key, id);
-        let assignment = self.assignments.get_mut(&id).expect("what is parked is an assignment");
-        let acked = matches!(assignment.stage, Stage::Parked { acked: true, .. });
-        assignment.stage = Stage::Requested { id: request, deadline };
-        if acked {
-            self.consume(id);
-        } else {
-            self.assign_due(now, id);
-        }
-        true
-    }
-
-    /// Repeats an assignment, or parks it, or voids it, whatever is due.
-    pub(super) fn assign_due(&mut self, now: Time, id: KeyId) {
-        let resend = self.config.assign_resend;
-        let Some(assignment) = self.assignments.get(&id) else { return };
-        let next = match assignment.stage {
-            Stage::Requested { id: request, deadline } if now >= deadline => {
-                let peer = assignment.peer.clone();
-                self.peer(&peer).silent = true;
-                self.refuse(request, Refusal::PeerDown { retry_after: RETRY_SOON });
-                return self.park(now, id);
-            }
-            Stage::Requested { deadline, .. } => now.after(resend).min(deadline),
-            Stage::Parked { until, .. } if now >= until => return self.void(id),
-            Stage::Parked { until, acked: true } => until,
-            Stage::Parked { until, acked: false } => now.after(resend * 8).min(until),
-        };
-        let (peer, assign) = (assignment.peer.clone(), assignment.assign.clone());
-        if !matches!(assignment.stage, Stage::Parked { acked: true, .. }) {
-            self.send(&peer, &Message::Assign(assign));
-        }
-        self.reschedule(id, next);
-    }
-
-    pub(super) fn resend_assignments(&mut self, now: Time, peer: &SiteId) {
-        for id in self.assignments_to(peer) {
-            self.assign_due(now, id);
+    /// Stores keys that wait here.
+    pub(super) fn store_deliveries(&mut self, now: Time, record: &DeliveryRecord, keys: &[(KeyId, SecretBytes)]) {
+        let expires = now.after(self.config.delivery_ttl);
+        for (id, key) in keys {
+            self.journal.change(record::put_delivery(*id, record, Some(key.duplicate())));
+            self.deliveries.add(*id, record.clone(), Some(key.duplicate()), expires);
         }
     }
 
-    /// The peer is down: nobody waits for it any longer.
-    pub(super) fn refuse_waiting(&mut self, now: Time, peer: &SiteId) {
-        for id in self.assignments_to(peer) {
-            if let Some(Assignment { stage: Stage::Requested { id: request, .. }, .. }) = self.assignments.get(&id) {
-                self.refuse(*request, Refusal::PeerDown { retry_after: RETRY_SOON });
-                self.park(now, id);
-            }
-        }
-    }
-
-    fn assignments_to(&self, peer: &SiteId) -> Vec<KeyId> {
-        self.assignments.iter().filter(|(_, assignment)| assignment.peer == *peer).map(|(id, _)| *id).collect()
-    }
-
-    fn park(&mut self, now: Time, id: KeyId) {
-        let until = now.after(self.config.park_ttl);
-        let next = now.after(self.config.assign_resend);
-        let Some(assignment) = self.assignments.get_mut(&id) else { return };
-        assignment.stage = Stage::Parked { until, acked: false };
-        let key = ParkKey::of(&assignment.assign);
-        self.parked.entry(key).or_default().push(id);
-        self.reschedule(id, next);
-    }
-
-    fn unpark(&mut self, key: &ParkKey, id: KeyId) {
-        if let Some(ids) = self.parked.get_mut(key) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.parked.remove(key);
-            }
-        }
-    }
-
-    fn reschedule(&mut self, id: KeyId, due: Time) {
-        if let Some(assignment) = self.assignments.get_mut(&id) {
-            self.timers.remove(&(assignment.due, Timer::Assign(id)));
-            assignment.due = due;
-            self.timers.insert((due, Timer::Assign(id)));
-        }
-    }
-
-    /// Takes an assignment off the books.
-    fn assignment_ended(&mut self, id: KeyId) -> Option<Assignment> {
-        let assignment = self.assignments.remove(&id)?;
-        self.timers.remove(&(assignment.due, Timer::Assign(id)));
-        self.unpark(&ParkKey::of(&assignment.assign), id);
-        Some(assignment)
-    }
-
-    pub(super) fn assign_acked(&mut self, from: &SiteId, id: KeyId) {
-        let Some(assignment) = self.assignments.get_mut(&id).filter(|assignment| assignment.peer == *from) else {
-            return;
-        };
-        match &mut assignment.stage {
-            Stage::Parked { acked, .. } => *acked = true,
-            Stage::Requested { .. } => self.consume(id),
-        }
-    }
-
-    /// The holder has durably assigned the keys: consume them here too and reply.
-    fn consume(&mut self, id: KeyId) {
-        let Some(assignment) = self.assignment_ended(id) else { return };
-        let Stage::Requested { id: request, .. } = assignment.stage else {
-            unreachable!("the callers consume only what is requested")
-        };
-        let runs = &assignment.assign.runs;
-        record::delete_pair_keys(Side::Own, &assignment.peer, runs).for_each(|change| self.journal.change(change));
-        self.peer(&assignment.peer).own.forget(runs);
-        self.supplied(request, &assignment.assign, &assignment.stream);
-    }
-
-    fn supplied(&mut self, request: RequestId, assign: &Assign, stream: &SecretBytes) {
-        self.counters.supplied_keys += assign.ids.len() as u64;
-        self.journal.event(Event::KeysSupplied {
-            master: assign.master.clone(),
-            slave: assign.slave.clone(),
-            first: assign.ids[0],
-            keys: assign.ids.len() as u64,
-            size: BitLen(u64::from(assign.size_bits)),
-        });
-        let keys = cut(assign, stream);
+    /// Gives keys to the master.
+    pub(super) fn supplied(
+        &mut self,
+        request: RequestId,
+        master: &SaeId,
+        slaves: &[SaeId],
+        keys: Vec<(KeyId, SecretBytes)>,
+        origin: &KeyOrigin,
+    ) {
+        self.counters.supplied_keys += keys.len() as u64;
+        self.note_supplied(master, slaves, &keys);
+        self.quotas.settle(request);
+        let supplied = |(id, key)| SuppliedKey { id, key, origin: origin.clone() };
+        let keys = keys.into_iter().map(supplied).collect();
         self.journal.effect(Output::Reply { id: request, result: Ok(SupplyReply::Keys(keys)) });
     }
 
-    pub(super) fn assign_refused(
-        &mut self,
-        now: Time,
-        from: &SiteId,
-        id: KeyId,
-        reason: AssignFailure,
-        rng: &mut impl CryptoRng,
-    ) {
-        if self.assignments.get(&id).is_none_or(|assignment| assignment.peer != *from) {
-            return;
+    /// One event per slave.
+    pub(super) fn note_supplied(&mut self, master: &SaeId, slaves: &[SaeId], keys: &[(KeyId, SecretBytes)]) {
+        let Some((first, key)) = keys.first() else { return };
+        for slave in slaves {
+            self.journal.event(Event::KeysSupplied {
+                master: master.clone(),
+                slave: slave.clone(),
+                first: *first,
+                keys: keys.len() as u64,
+                size: BitLen(8 * key.len() as u64),
+            });
         }
-        let Some(Assignment { peer, assign, stream, stage, attempts, .. }) = self.assignment_ended(id) else { return };
-        if reason == AssignFailure::Refused {
-            // The holder says that it still holds the keys: they are free again.
-            self.peer(&peer).own.put_back(&assign.runs, &stream);
-            if let Stage::Requested { id: request, .. } = stage {
-                self.refuse(request, Refusal::Busy { retry_after: RETRY_SOON });
-            }
-            return;
-        }
-        self.burn_assigned(&peer, &assign);
-        let Stage::Requested { id: request, deadline } = stage else { return };
-        let number = assign.ids.len();
-        let wanted = Wanted { master: assign.master, slave: assign.slave, size_bits: assign.size_bits, number };
-        let stage = Stage::Requested { id: request, deadline };
-        let again = if attempts < ASSIGN_ATTEMPTS_MAX {
-            self.start_assignment(now, peer, wanted, stage, attempts + 1, rng)
-        } else {
-            Err(Refusal::NotEnoughKey { retry_after: RETRY_SOON })
-        };
-        if let Err(refusal) = again {
-            self.refuse(request, refusal);
-        }
-    }
-
-    fn void(&mut self, id: KeyId) {
-        if let Some(assignment) = self.assignment_ended(id) {
-            self.burn_assigned(&assignment.peer, &assignment.assign);
-        }
-    }
-
-    /// Burns the keys of an assignment at both sites.
-    fn burn_assigned(&mut self, peer: &SiteId, assign: &Assign) {
-        record::delete_pair_keys(Side::Own, peer, &assign.runs).for_each(|change| self.journal.change(change));
-        self.peer(peer).own.forget(&assign.runs);
-        self.burned_keys("assignment without effect", assign.runs.iter().map(|run| run.bytes()).sum());
-        self.send(peer, &Message::AssignVoid { assign: assign.assign, runs: assign.runs.clone() });
-        self.fill_due = true;
     }
 
     /// Get key with key IDs.
@@ -446,11 +314,18 @@ impl Kme {
         if distinct.len() != ids.len() {
             return Err(Refusal::BadParameter { message: "key_IDs shall name each key once".to_owned() });
         }
-        let keys = self.deliveries.take(master, slave, ids).map_err(|why| match why {
+        let keys = self.deliveries.take(self.now, master, slave, ids).map_err(|why| match why {
             NotDelivered::Missing => Refusal::KeysNotFound,
             NotDelivered::NotTheSlave => Refusal::NotAuthorised { reason: "a key asked for is for another SAE" },
+            NotDelivered::Withheld => Refusal::Busy { retry_after: RETRY_SOON },
         })?;
-        ids.iter().for_each(|id| self.journal.change(record::delete_delivery(*id)));
+        for key in &keys {
+            self.journal.change(match key.left {
+                Left::Key => record::update_delivery(key.id, &key.record),
+                Left::Id => record::put_delivery(key.id, &key.record, None),
+                Left::Nothing => record::delete_delivery(key.id),
+            });
+        }
         self.counters.delivered_keys += ids.len() as u64;
         self.journal.event(Event::KeysDelivered {
             master: master.clone(),
@@ -458,25 +333,22 @@ impl Kme {
             first: ids[0],
             keys: ids.len() as u64,
         });
-        let keys = keys.into_iter().map(|(id, key)| SuppliedKey { id, key }).collect();
+        let (site, now) = (&self.config.site, self.utc());
+        let supplied = |Delivered { id, key, record, .. }: Delivered| SuppliedKey {
+            id,
+            key,
+            origin: record.origin.told(&record.parties.owner, site, now),
+        };
+        let keys = keys.into_iter().map(supplied).collect();
         self.journal.effect(Output::Reply { id, result: Ok(SupplyReply::Keys(keys)) });
         Ok(())
     }
 }
 
-/// Cuts the stream into the keys of an assignment.
-fn cut(assign: &Assign, stream: &SecretBytes) -> Vec<SuppliedKey> {
-    let size = assign.key_bytes();
-    let key = |index: usize| stream.part(index * size, size).expect("the stream holds all keys");
-    assign.ids.iter().enumerate().map(|(index, id)| SuppliedKey { id: *id, key: key(index) }).collect()
-}
-
-fn random_id(rng: &mut impl CryptoRng) -> KeyId {
+pub(super) fn random_id(rng: &mut impl CryptoRng) -> KeyId {
     let mut bytes = [0; 16];
     rng.fill_bytes(&mut bytes);
     KeyId::from_random(bytes)
 }
 
-fn random_ids(count: usize, rng: &mut impl CryptoRng) -> Vec<KeyId> {
-    (0..count).map(|_| random_id(rng)).collect()
-}
+pub(super) const NO_SHARING_ABROAD: &str = "an SAE of another network cannot share a key with other slave SAEs";

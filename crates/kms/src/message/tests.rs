@@ -3,14 +3,20 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::REQUEST_BYTES_MAX;
 
 fn id(n: u8) -> KeyId {
     KeyId::from_random([n; 16])
 }
 
+fn slave(n: u8) -> SaeId {
+    SaeId::new(&format!("s{n}")).unwrap()
+}
+
 fn relay() -> Relay {
     Relay {
         relay: id(1),
+        share: ShareOf { index: 1, count: 2 },
         path: ["a", "b", "c"].map(|site| SiteId::new(site).unwrap()).to_vec(),
         hop: 1,
         link: LinkId::new("b-c").unwrap(),
@@ -27,27 +33,53 @@ fn assign() -> Assign {
     Assign {
         assign: id(2),
         master: SaeId::new("scada master").unwrap(),
-        slave: SaeId::new("rtu/1").unwrap(),
+        slaves: vec![SaeId::new("rtu/1").unwrap(), SaeId::new("rtu/2").unwrap()],
         size_bits: 256,
         ids: vec![id(3), id(4)],
         runs: vec![Run { relay: id(1), first: 0, count: 2 }],
+        carried: None,
     }
 }
 
+fn carried() -> Assign {
+    let runs = vec![Run { relay: id(1), first: 0, count: 3 }];
+    let carried = Some(Carried { imported: true, sealed: vec![6; 64], tag: Tag([8; 16]) });
+    Assign { runs, carried, ..assign() }
+}
+
 fn one_of_each() -> Vec<Message> {
-    let (link, receive, send) = (LinkId::new("a-b").unwrap(), vec![BlockSeq(1), BlockSeq(2)], vec![BlockSeq(2)]);
+    let link = LinkId::new("a-b").unwrap();
+    let (receive, send) = (vec![(BlockSeq(1), 5), (BlockSeq(2), 0)], vec![(BlockSeq(2), 6)]);
     vec![
         Message::Pool(PoolState { link, next: 3, bits: 0b111, receive, send }),
         Message::Relay(relay()),
         Message::RelayAck { relay: id(1) },
         Message::RelayNack { relay: id(1), reason: RelayFailure::Full },
         Message::RelayVoid { sets: vec![KeySet::whole(id(1)), KeySet { relay: id(2), keys: 5 }] },
-        Message::Held { sets: vec![] },
+        held(),
         Message::Assign(assign()),
         Message::AssignAck { assign: id(2) },
         Message::AssignNack { assign: id(2), reason: AssignFailure::Refused },
         Message::AssignVoid { assign: id(2), runs: assign().runs },
+        Message::Assign(carried()),
+        Message::AssignPending { assign: id(2) },
+        Message::Withdraw {
+            withdraw: id(6),
+            step: WithdrawStep::Destroy,
+            initiator: SaeId::new("m").unwrap(),
+            ids: vec![id(3)],
+        },
+        Message::Withdrawn { withdraw: id(6), step: WithdrawStep::Hold, state: WithdrawState::Delivered },
+        Message::RelayWait { waits: vec![(id(1), 0), (id(2), 7)] },
+        Message::HeldDigest(Box::new(Digest(std::array::from_fn(|part| part as u64)))),
+        Message::HeldAsk { range: KeyRange { from: id(1), upto: id(1) } },
+        Message::Standing(Standing { run: 1, began: 2, at: 3, heard_run: 4, heard: 5 }),
     ]
+}
+
+fn held() -> Message {
+    let sets = vec![KeySet { relay: id(1), keys: 3 }, KeySet { relay: id(2), keys: 1 }];
+    Message::Held { range: KeyRange { from: id(1), upto: id(2) }, end: id(9), sets }
 }
 
 #[test]
@@ -67,25 +99,52 @@ fn the_encodings_are_pinned() {
     let hex = |message: &Message| message.encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let uuid = |n: u8| format!("{}4{:x}{:02x}{:02x}{}", hex_of(n, 6), n & 15, n, n & 0x3f | 0x80, hex_of(n, 7));
     let all = one_of_each();
-    assert_eq!(hex(&all[2]), format!("0103{}", uuid(1)));
-    assert_eq!(hex(&all[3]), format!("0104{}03", uuid(1)));
+    assert_eq!(hex(&all[2]), format!("0203{}", uuid(1)));
+    assert_eq!(hex(&all[3]), format!("0204{}03", uuid(1)));
     assert_eq!(
         hex(&all[0]),
-        "01010003612d6200000000000000030000000000000007000000020000000000000001000000000000000200000001\
-         0000000000000002"
+        "02010003612d620000000000000003000000000000000700000002000000000000000100000005000000000000000200000000\
+         00000001000000000000000200000006"
     );
     assert_eq!(
         hex(&all[1]),
         format!(
-            "0102{}03000161000162000163010003622d6302000000000000000\
+            "0202{}010203000161000162000163010003622d6302000000000000000\
              40000005a0000000a000000000000000500000000000000360020{}{}",
             uuid(1),
             "07".repeat(32),
             "09".repeat(16)
         )
     );
-    assert_eq!(hex(&all[4]), format!("010500000002{}ffffffffffffffff{}0000000000000005", uuid(1), uuid(2)));
-    assert_eq!(hex(&all[9]), format!("010a{}00000001{}00000002", uuid(2), uuid(1)));
+    assert_eq!(hex(&all[4]), format!("020500000002{}ffffffffffffffff{}0000000000000005", uuid(1), uuid(2)));
+    let assigned = "000c7363616461206d6173746572";
+    let slaves = "0200057274752f3100057274752f32";
+    assert_eq!(
+        hex(&all[10]),
+        format!(
+            "0207{}{assigned}{slaves}0000010000000002{}{}00000001{}000000030200000040{}{}",
+            uuid(2),
+            uuid(3),
+            uuid(4),
+            uuid(1),
+            "06".repeat(64),
+            "08".repeat(16)
+        )
+    );
+    assert_eq!(hex(&all[11]), format!("0210{}", uuid(2)));
+    assert_eq!(hex(&all[12]), format!("0211{}0100016d00000001{}", uuid(6), uuid(3)));
+    assert_eq!(hex(&all[13]), format!("0212{}0002", uuid(6)));
+    assert_eq!(
+        hex(&all[5]),
+        format!("0206{}{}{}00000002{}0000000000000003{}0000000000000001", uuid(1), uuid(2), uuid(9), uuid(1), uuid(2))
+    );
+    assert_eq!(hex(&all[14]), format!("022000000002{}00{}07", uuid(1), uuid(2)));
+    let parts: String = (0..64).map(|part| format!("{part:016x}")).collect();
+    assert_eq!(hex(&all[15]), format!("0221{parts}"));
+    assert_eq!(hex(&all[16]), format!("0222{}{}", uuid(1), uuid(1)));
+    let standing: String = (1..=5).map(|n| format!("{n:016x}")).collect();
+    assert_eq!(hex(&all[17]), format!("0223{standing}"));
+    assert_eq!(hex(&all[9]), format!("020a{}00000001{}00000002", uuid(2), uuid(1)));
 }
 
 fn hex_of(n: u8, times: usize) -> String {
@@ -104,10 +163,41 @@ fn a_wrong_message_is_refused() {
         change(&mut assign);
         Message::Assign(assign).encode()
     };
+    let carried_with = |change: fn(&mut Carried)| {
+        let mut assign = carried();
+        change(assign.carried.as_mut().unwrap());
+        Message::Assign(assign).encode()
+    };
+    let withdraw = |ids| {
+        let (withdraw, initiator) = (id(6), SaeId::new("m").unwrap());
+        Message::Withdraw { withdraw, step: WithdrawStep::Hold, initiator, ids }.encode()
+    };
+    let held_with = |change: fn(&mut KeyRange, &mut KeyId, &mut Vec<KeySet>)| {
+        let Message::Held { mut range, mut end, mut sets } = held() else { unreachable!() };
+        change(&mut range, &mut end, &mut sets);
+        Message::Held { range, end, sets }.encode()
+    };
     let vectors: Vec<(&str, Vec<u8>)> = vec![
         ("empty", vec![]),
-        ("another version", vec![2, 3]),
-        ("unknown type", vec![1, 11]),
+        ("another version", vec![1, 3]),
+        ("unknown type", vec![2, 99]),
+        ("a share beyond the number of shares", relay_with(|r| r.share.index = 2)),
+        ("no shares", relay_with(|r| r.share = ShareOf { index: 0, count: 0 })),
+        ("more shares than allowed", relay_with(|r| r.share.count = SHARES_MAX + 1)),
+        (
+            "a range that ends before it begins",
+            held_with(|range, _, _| std::mem::swap(&mut range.from, &mut range.upto)),
+        ),
+        ("a range beyond what was asked", held_with(|_, end, _| *end = id(1))),
+        ("a set outside its range", held_with(|range, _, _| range.upto = id(1))),
+        ("sets that do not ascend", held_with(|_, _, sets| sets.swap(0, 1))),
+        (
+            "an ask that ends before it begins",
+            Message::HeldAsk { range: KeyRange { from: id(2), upto: id(1) } }.encode(),
+        ),
+        ("spendings that went back", {
+            Message::Standing(Standing { began: 5, at: 4, ..Standing::default() }).encode()
+        }),
         ("path of one site", relay_with(|r| r.path.truncate(1))),
         ("path in a circle", relay_with(|r| r.path[2] = r.path[0].clone())),
         ("hop beyond the path", relay_with(|r| r.hop = 2)),
@@ -126,12 +216,27 @@ fn a_wrong_message_is_refused() {
         ("an empty run", assign_with(|a| a.runs[0].count = 0)),
         ("a run beyond a batch", assign_with(|a| a.runs[0].first = 63)),
         ("a run that overflows", assign_with(|a| a.runs[0].first = u16::MAX)),
-        ("a set without keys", Message::Held { sets: vec![KeySet { relay: id(1), keys: 0 }] }.encode()),
-        ("a count beyond the bytes", [&[1, 6][..], &[0, 0, 16, 0], &[0; 16]].concat()),
-        ("a count beyond the limit", [&[1, 6][..], &[0, 0, 16, 1]].concat()),
-        ("unknown reason of a relay", [&[1, 4][..], &[0; 16], &[4]].concat()),
-        ("unknown reason of an assignment", [&[1, 9][..], &[0; 16], &[2]].concat()),
-        ("too long", vec![1; MESSAGE_MAX + 1]),
+        ("no slave", assign_with(|a| a.slaves.clear())),
+        ("a slave twice", assign_with(|a| a.slaves[1] = a.slaves[0].clone())),
+        ("more slaves than allowed", assign_with(|a| a.slaves = (0..18).map(slave).collect())),
+        ("carried keys of another length", carried_with(|c| c.sealed.truncate(63))),
+        ("more carried bytes than allowed", carried_with(|c| c.sealed = vec![0; REQUEST_BYTES_MAX + 1])),
+        ("unknown kind of carrying", {
+            let mut wire = Message::Assign(assign()).encode();
+            *wire.last_mut().unwrap() = 3;
+            wire
+        }),
+        ("a withdrawal of nothing", withdraw(vec![])),
+        ("a withdrawal of too much", withdraw(vec![id(1); 1_025])),
+        ("unknown step of a withdrawal", [&[2, 18][..], &[0; 16], &[3, 0]].concat()),
+        ("unknown state of a withdrawal", [&[2, 18][..], &[0; 16], &[0, 3]].concat()),
+        ("a set without keys", Message::RelayVoid { sets: vec![KeySet { relay: id(1), keys: 0 }] }.encode()),
+        ("a count beyond the bytes", [&[2, 5][..], &[0, 0, 4, 0], &[0; 16]].concat()),
+        ("a count beyond the limit", [&[2, 5][..], &[0, 0, 4, 1]].concat()),
+        ("more waits than allowed", [&[2, 32][..], &[0, 0, 4, 1]].concat()),
+        ("unknown reason of a relay", [&[2, 4][..], &[0; 16], &[4]].concat()),
+        ("unknown reason of an assignment", [&[2, 9][..], &[0; 16], &[5]].concat()),
+        ("too long", vec![2; MESSAGE_MAX + 1]),
     ];
     for (name, bytes) in vectors {
         assert!(Message::decode(&bytes).is_err(), "{name}");
@@ -145,7 +250,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte(which in 0..10_usize, at: prop::sample::Index, value: u8) {
+    fn a_changed_byte(which in 0..14_usize, at: prop::sample::Index, value: u8) {
         let mut wire = one_of_each()[which].encode();
         let at = at.index(wire.len());
         wire[at] = value;

@@ -22,7 +22,7 @@ struct End {
 
 impl End {
     fn new(name: &'static str, peer: &str) -> Self {
-        let pool = LinkPool::new(LinkId::new("a-b").unwrap(), site(peer), 100);
+        let pool = LinkPool::new(LinkId::new("a-b").unwrap(), site(peer));
         Self { name, pool, disk: BTreeMap::new() }
     }
 
@@ -54,7 +54,7 @@ impl End {
 
     fn restart(&mut self) -> ByteLen {
         let peer = self.pool.peer.clone();
-        self.pool = LinkPool::new(LinkId::new("a-b").unwrap(), peer, 100);
+        self.pool = LinkPool::new(LinkId::new("a-b").unwrap(), peer);
         let mut halves = Vec::new();
         let mut marks = BTreeMap::new();
         for ((table, key), (value, secret)) in &self.disk {
@@ -66,6 +66,7 @@ impl End {
                 Stored::Mark { seq, direction, mark, lease_from, .. } => {
                     marks.insert((seq, direction), (as_usize(mark), as_usize(lease_from)));
                 }
+                Stored::Spent { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -98,12 +99,12 @@ fn key_is_usable_only_when_both_ends_filed_it() {
     let (mut a, mut b) = ends();
     a.file(0, 1_000);
     meet(&mut a, &mut b);
-    assert_eq!(a.pool.available(Class::Own), 0);
+    assert_eq!(a.pool.available(), 0);
     b.file(0, 1_000);
-    assert_eq!(b.pool.available(Class::Own), 500 - 100, "b heard of a's block before it filed its own");
+    assert_eq!(b.pool.available(), 500, "b heard of a's block before it filed its own");
     meet(&mut a, &mut b);
-    assert_eq!(a.pool.available(Class::Own), 500 - 100);
-    let pad = a.with(|pool, journal| pool.draw(64, Class::Own, journal)).unwrap();
+    assert_eq!(a.pool.available(), 500);
+    let pad = a.with(|pool, journal| pool.draw(64, 0, Class::Own, journal)).unwrap();
     assert_eq!(pad.ranges, [PadRange { seq: BlockSeq(0), offset: 0, len: 64 }]);
     assert_eq!(pad.bytes, block(0, 1_000).part(0, 64).unwrap());
     let (theirs, holes) = b.with(|pool, journal| pool.take(&pad.ranges, journal)).unwrap();
@@ -145,10 +146,7 @@ fn a_block_is_filed_once_even_after_it_was_used_up() {
     }
     meet(&mut a, &mut b);
     assert_eq!(a.pool.stock().blocks, 2);
-    let pad = a.with(|pool, journal| {
-        pool.own_credit += std::mem::take(&mut pool.transit_credit);
-        pool.draw(200, Class::Own, journal)
-    });
+    let pad = a.with(|pool, journal| pool.draw(200, 0, Class::Own, journal));
     assert_eq!(pad.unwrap().ranges.len(), 2);
     a.file(7, 200);
     a.restart();
@@ -158,17 +156,81 @@ fn a_block_is_filed_once_even_after_it_was_used_up() {
 }
 
 #[test]
-fn both_classes_get_key_and_unclaimed_key_is_for_all() {
+fn what_is_spent_is_counted_by_what_it_is_for() {
     let (mut a, mut b) = ends();
     for end in [&mut a, &mut b] {
         end.file(0, 2_000);
     }
     meet(&mut a, &mut b);
-    let draw = |a: &mut End, class| a.with(|pool, journal| pool.draw(50, class, journal)).is_some();
-    let own = std::iter::from_fn(|| draw(&mut a, Class::Own).then_some(())).count();
-    assert_eq!(own, 18, "own relays leave the reserve of 100 bytes");
-    let transit = std::iter::from_fn(|| draw(&mut a, Class::Transit).then_some(())).count();
-    assert_eq!(transit, 2);
+    for (len, class) in [(132, Class::Own), (64, Class::Transit), (64, Class::Transit)] {
+        a.with(|pool, journal| pool.draw(len, 32, class, journal)).unwrap();
+    }
+    a.pool.ask(70);
+    let bytes = |n: u64| BitLen(8 * n);
+    let used = LinkUse { own: bytes(100), transit: bytes(64), tags: bytes(96), asked: bytes(70) };
+    assert_eq!((a.pool.stock().used, a.pool.stock().bits_out), (used, bytes(1_000 - 260)));
+    assert!(a.with(|pool, journal| pool.draw(741, 32, Class::Own, journal)).is_none());
+    assert_eq!(a.pool.stock().used, used);
+}
+
+#[test]
+fn a_sender_whose_disk_was_set_back_draws_nothing_that_the_receiver_has_seen() {
+    let (mut a, mut b) = ends();
+    for end in [&mut a, &mut b] {
+        end.file(0, 40_000);
+        end.file(1, 40_000);
+    }
+    meet(&mut a, &mut b);
+    let old = a.disk.iter().map(|(place, (v, s))| (place.clone(), (v.clone(), s.as_ref().map(SecretBytes::duplicate))));
+    let old: BTreeMap<_, _> = old.collect();
+    let mut seen = Vec::new();
+    for _ in 0..15 {
+        let pad = a.with(|pool, journal| pool.draw(2_000, 0, Class::Own, journal)).unwrap();
+        b.with(|pool, journal| pool.take(&pad.ranges, journal)).unwrap();
+        seen.extend(pad.ranges);
+    }
+    // Everything that the first block had is drawn, and a part of the second.
+    assert_eq!(seen.last().unwrap().seq, BlockSeq(1));
+    a.disk = old;
+    a.restart();
+    assert!(a.with(|pool, journal| pool.draw(100, 0, Class::Own, journal)).is_none(), "not before the other end spoke");
+    meet(&mut a, &mut b);
+    let pad = a.with(|pool, journal| pool.draw(100, 0, Class::Own, journal)).unwrap();
+    let overlaps = |one: &PadRange, other: &PadRange| {
+        one.seq == other.seq && one.offset < other.offset + other.len && other.offset < one.offset + one.len
+    };
+    assert!(pad.ranges.iter().all(|range| !seen.iter().any(|other| overlaps(range, other))), "{:?}", pad.ranges);
+    assert!(b.with(|pool, journal| pool.take(&pad.ranges, journal)).is_ok());
+    // The move is durable: another crash does not undo it.
+    a.restart();
+    meet(&mut a, &mut b);
+    let pad = a.with(|pool, journal| pool.draw(100, 0, Class::Own, journal)).unwrap();
+    assert!(pad.ranges.iter().all(|range| !seen.iter().any(|other| overlaps(range, other))), "{:?}", pad.ranges);
+}
+
+#[test]
+fn after_a_set_back_all_pad_goes_and_no_block_that_the_other_end_knows_is_filed_again() {
+    let (mut a, mut b) = ends();
+    for end in [&mut a, &mut b] {
+        end.file(0, 2_000);
+    }
+    b.file(9, 2_000);
+    assert_eq!(a.with(|pool, journal| pool.set_back(journal)), ByteLen(1_000));
+    assert_eq!(a.file(3, 2_000), ByteLen(2_000), "nobody knows yet whether it was spent");
+    meet(&mut a, &mut b);
+    assert!(!a.pool.is_set_back());
+    for seq in 0..10 {
+        assert!(a.pool.has_filed(BlockSeq(seq)), "{seq}");
+    }
+    a.restart();
+    a.file(9, 2_000);
+    meet(&mut a, &mut b);
+    assert_eq!((a.pool.available(), b.pool.stock().bits_in), (0, BitLen(0)));
+    for end in [&mut a, &mut b] {
+        end.file(10, 2_000);
+    }
+    meet(&mut a, &mut b);
+    assert_eq!(a.pool.available(), 1_000);
 }
 
 #[test]
@@ -200,11 +262,11 @@ fn what_a_crash_leaves_of_a_lease_is_burned() {
         end.file(0, 20_000);
     }
     meet(&mut a, &mut b);
-    a.with(|pool, journal| pool.draw(100, Class::Own, journal)).unwrap();
+    a.with(|pool, journal| pool.draw(100, 0, Class::Own, journal)).unwrap();
     assert_eq!(a.restart(), ByteLen(LEASE_BYTES as u64), "upper bound");
     assert_eq!(a.restart(), ByteLen(0), "once");
     meet(&mut a, &mut b);
-    let pad = a.with(|pool, journal| pool.draw(100, Class::Own, journal)).unwrap();
+    let pad = a.with(|pool, journal| pool.draw(100, 0, Class::Own, journal)).unwrap();
     assert_eq!(as_usize(pad.ranges[0].offset), LEASE_BYTES);
 }
 
@@ -246,7 +308,7 @@ proptest! {
                 Step::Send { from_a, len, class, lost } => {
                     let class = if class { Class::Own } else { Class::Transit };
                     let (from, to) = if from_a { (&mut a, &mut b) } else { (&mut b, &mut a) };
-                    let Some(pad) = from.with(|pool, journal| pool.draw(len, class, journal)) else { continue };
+                    let Some(pad) = from.with(|pool, journal| pool.draw(len, 0, class, journal)) else { continue };
                     for range in &pad.ranges {
                         let used = used.entry((from_a, range.seq)).or_insert_with(|| vec![false; 1_500]);
                         for at in range.offset..range.offset + range.len {
@@ -262,7 +324,7 @@ proptest! {
             for end in [&a, &b] {
                 let usable: usize =
                     end.pool.out.values().filter(|half| half.confirmed).map(|half| half.bytes.len() - half.next).sum();
-                prop_assert_eq!(end.pool.own_credit + end.pool.transit_credit, usable);
+                prop_assert_eq!(end.pool.usable, usable);
             }
         }
     }

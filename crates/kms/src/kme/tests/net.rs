@@ -1,15 +1,16 @@
 //! A few KMEs, their disks and the wires between them. Everything arrives at once unless a test says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::time::Duration;
 
 use crypto::record::{Change, Record, Table};
 use crypto::secret::SecretBytes;
 use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{SeedableRng, TryCryptoRng, TryRng};
 use types::event::Event;
 use types::id::{BlockSeq, KeyId, LinkId, RequestId, SaeId, SiteId};
-use types::units::Time;
+use types::units::{Time, UtcNanos};
 
 use crate::message::Message;
 use crate::{Config, Input, Kme, Output, Refusal, SuppliedKey, SupplyReply, SupplyRequest};
@@ -25,6 +26,35 @@ pub(super) fn site(name: &str) -> SiteId {
 pub(super) fn sae(name: &str) -> SaeId {
     SaeId::new(name).unwrap()
 }
+
+/// Changes what is drawn at random.
+pub(super) type Bend = Box<dyn FnMut(&mut [u8])>;
+
+/// Seeded randomness that a test may bend.
+pub(super) struct TestRng {
+    inner: ChaCha12Rng,
+    pub(super) bend: Bend,
+}
+
+impl TryRng for TestRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.inner.try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.inner.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.inner.try_fill_bytes(bytes)?;
+        (self.bend)(bytes);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for TestRng {}
 
 type Place = (Table, Vec<u8>);
 type Content = (Vec<u8>, Option<SecretBytes>);
@@ -55,6 +85,18 @@ impl Disk {
         self.0.keys().filter(|(t, _)| *t == table).count()
     }
 
+    /// All secrets of a table, by key.
+    pub(super) fn secrets(&self, table: Table) -> Vec<Vec<u8>> {
+        let of_table = self.0.iter().filter(|((t, _), _)| *t == table);
+        of_table.filter_map(|(_, (_, secret))| Some(secret.as_ref()?.expose(<[u8]>::to_vec))).collect()
+    }
+
+    /// A copy, as a backup makes it.
+    pub(super) fn copy(&self) -> Self {
+        let content = |(value, secret): &Content| (value.clone(), secret.as_ref().map(SecretBytes::duplicate));
+        Self(self.0.iter().map(|(place, all)| (place.clone(), content(all))).collect())
+    }
+
     /// Whether any stored secret holds these bytes.
     pub(super) fn holds(&self, bytes: &[u8]) -> bool {
         let found = |secret: &SecretBytes| secret.expose(|secret| secret.windows(bytes.len()).any(|w| w == bytes));
@@ -62,11 +104,28 @@ impl Disk {
     }
 }
 
-/// Sites in a row, each linked with the next; SAE `x1`, `x2` at site `x`.
+/// When a site dies.
+pub(super) struct Doom {
+    pub(super) site: SiteId,
+    pub(super) commits: u32,
+    pub(super) durable: bool,
+}
+
+/// Keys that a site gave to another network.
+pub(super) struct Exported {
+    pub(super) export: KeyId,
+    pub(super) peer: String,
+    pub(super) master: SaeId,
+    pub(super) slave: SaeId,
+    pub(super) keys: Vec<(KeyId, SecretBytes)>,
+}
+
+/// Sites, each linked with the next or as a test says; SAE `x1`, `x2` at site `x`.
 pub(super) struct Net {
     pub(super) now: Time,
-    pub(super) rng: ChaCha12Rng,
+    pub(super) rng: TestRng,
     pub(super) names: Vec<&'static str>,
+    pub(super) links: Vec<(&'static str, &'static str)>,
     pub(super) kmes: BTreeMap<SiteId, Kme>,
     pub(super) disks: BTreeMap<SiteId, Disk>,
     pub(super) events: Vec<(SiteId, Event)>,
@@ -76,6 +135,16 @@ pub(super) struct Net {
     /// Sites whose commits are not made durable for now, with what waits.
     pub(super) stalled: BTreeMap<SiteId, VecDeque<Output>>,
     pub(super) adjust: fn(&mut Config),
+    /// Dies at its commit number so many, counted down: before it is durable, or after and before anybody knows.
+    pub(super) doom: Option<Doom>,
+    /// Sites that do not run.
+    pub(super) dead: BTreeSet<SiteId>,
+    pub(super) imported: BTreeMap<RequestId, Result<(), Refusal>>,
+    pub(super) withdrawn: BTreeMap<RequestId, Result<(), Refusal>>,
+    pub(super) exports: Vec<Exported>,
+    pub(super) export_voids: Vec<KeyId>,
+    /// SAEs of other networks, and the site beside which their KME is.
+    pub(super) foreign: BTreeMap<SaeId, SiteId>,
     wire: VecDeque<(SiteId, SiteId, Vec<u8>)>,
     requests: u64,
     blocks: u64,
@@ -83,10 +152,22 @@ pub(super) struct Net {
 
 impl Net {
     pub(super) fn line(names: &[&'static str], adjust: fn(&mut Config)) -> Self {
+        let links: Vec<_> = names.windows(2).map(|pair| (pair[0], pair[1])).collect();
+        Self::of(names, &links, adjust)
+    }
+
+    pub(super) fn ring(names: &[&'static str], adjust: fn(&mut Config)) -> Self {
+        let mut links: Vec<_> = names.windows(2).map(|pair| (pair[0], pair[1])).collect();
+        links.push((names[names.len() - 1], names[0]));
+        Self::of(names, &links, adjust)
+    }
+
+    pub(super) fn of(names: &[&'static str], links: &[(&'static str, &'static str)], adjust: fn(&mut Config)) -> Self {
         let mut net = Self {
             now: Time::from_nanos(1),
-            rng: ChaCha12Rng::from_seed([7; 32]),
+            rng: TestRng { inner: ChaCha12Rng::from_seed([7; 32]), bend: Box::new(|_| ()) },
             names: names.to_vec(),
+            links: links.to_vec(),
             kmes: BTreeMap::new(),
             disks: BTreeMap::new(),
             events: Vec::new(),
@@ -95,6 +176,13 @@ impl Net {
             tap: Box::new(|_, _, _| true),
             stalled: BTreeMap::new(),
             adjust,
+            doom: None,
+            dead: BTreeSet::new(),
+            imported: BTreeMap::new(),
+            withdrawn: BTreeMap::new(),
+            exports: Vec::new(),
+            export_voids: Vec::new(),
+            foreign: BTreeMap::new(),
             wire: VecDeque::new(),
             requests: 0,
             blocks: 0,
@@ -109,25 +197,96 @@ impl Net {
     }
 
     /// Starts a site from its disk.
-    pub(super) fn start(&mut self, name: &str) {
+    pub(super) fn start(&mut self, name: &'static str) {
         let mut config = Config::new(site(name));
         config.target_keys = 64;
+        config.started = UtcNanos(self.now.as_nanos());
         (self.adjust)(&mut config);
         let records = self.disks.entry(site(name)).or_default().records();
         self.kmes.insert(site(name), Kme::restore(self.now, config, records).unwrap());
-        let directory = self.names.iter().flat_map(|at| [1, 2].map(|n| (sae(&format!("{at}{n}")), site(at)))).collect();
-        self.input(name, Input::Directory(directory));
-        let here = self.names.iter().position(|other| *other == name).unwrap();
-        let routes = (0..self.names.len()).filter(|there| *there != here).map(|there| {
-            let mut path: Vec<SiteId> =
-                self.names[here.min(there)..=here.max(there)].iter().map(|name| site(name)).collect();
-            if there < here {
-                path.reverse();
-            }
-            (site(self.names[there]), path)
-        });
-        let routes = routes.collect();
+        self.drain(&site(name));
+        self.tell(name);
+        let routes = self.routes(name);
         self.input(name, Input::Routes(routes));
+    }
+
+    /// All ways from a site, the shortest first.
+    pub(super) fn routes(&self, name: &'static str) -> BTreeMap<SiteId, Vec<Vec<SiteId>>> {
+        let mut routes: BTreeMap<SiteId, Vec<Vec<SiteId>>> = BTreeMap::new();
+        let mut open = VecDeque::from([vec![name]]);
+        while let Some(path) = open.pop_front() {
+            for (a, b) in &self.links {
+                let last = path[path.len() - 1];
+                let next = if *a == last { *b } else { *a };
+                if (*a == last || *b == last) && !path.contains(&next) {
+                    let longer = [&path[..], &[next]].concat();
+                    routes.entry(site(next)).or_default().push(longer.iter().map(|name| site(name)).collect());
+                    open.push_back(longer);
+                }
+            }
+        }
+        routes
+    }
+
+    /// Tells a site which SAEs there are.
+    pub(super) fn tell(&mut self, name: &str) {
+        let mut directory: BTreeMap<SaeId, SiteId> =
+            self.names.iter().flat_map(|at| [1, 2].map(|n| (sae(&format!("{at}{n}")), site(at)))).collect();
+        directory.extend(self.foreign.clone());
+        self.input(name, Input::Directory(directory));
+        let here = self.foreign.iter().filter(|(_, at)| at.as_str() == name);
+        let foreign = here.map(|(sae, at)| (sae.clone(), format!("kme-of-{at}"))).collect();
+        self.input(name, Input::Foreign(foreign));
+    }
+
+    /// Imports without waiting.
+    pub(super) fn begin_import(
+        &mut self,
+        at: &str,
+        initiator: &str,
+        targets: &[&str],
+        keys: Vec<(KeyId, SecretBytes)>,
+    ) -> RequestId {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let targets = targets.iter().map(|name| sae(name)).collect();
+        self.input(at, Input::Import { id, initiator: sae(initiator), targets, keys });
+        self.settle();
+        id
+    }
+
+    pub(super) fn import(
+        &mut self,
+        at: &str,
+        initiator: &str,
+        targets: &[&str],
+        keys: Vec<(KeyId, SecretBytes)>,
+    ) -> Result<(), Refusal> {
+        let id = self.begin_import(at, initiator, targets, keys);
+        self.advance(Duration::from_secs(5));
+        self.imported.remove(&id).expect("an import is answered")
+    }
+
+    /// Withdraws without waiting.
+    pub(super) fn begin_withdraw(&mut self, at: &str, initiator: &str, targets: &[&str], ids: &[KeyId]) -> RequestId {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let targets = targets.iter().map(|name| sae(name)).collect();
+        self.input(at, Input::Withdraw { id, initiator: sae(initiator), targets, ids: ids.to_vec() });
+        self.settle();
+        id
+    }
+
+    pub(super) fn withdraw(
+        &mut self,
+        at: &str,
+        initiator: &str,
+        targets: &[&str],
+        ids: &[KeyId],
+    ) -> Result<(), Refusal> {
+        let id = self.begin_withdraw(at, initiator, targets, ids);
+        self.advance(Duration::from_secs(5));
+        self.withdrawn.remove(&id).expect("a withdrawal is answered")
     }
 
     /// Connects a site with all others.
@@ -142,29 +301,36 @@ impl Net {
     }
 
     /// Kills a site, starts it from its disk and connects it again.
-    pub(super) fn crash(&mut self, name: &str) {
+    pub(super) fn crash(&mut self, name: &'static str) {
         self.stalled.remove(&site(name));
+        self.dead.remove(&site(name));
         self.start(name);
         self.meet(name);
     }
 
     /// Every link gets a block of so many bytes.
     pub(super) fn blocks(&mut self, len: usize) {
-        for pair in self.names.clone().windows(2) {
-            let (a, b) = (pair[0], pair[1]);
+        for (a, b) in self.links.clone() {
             let key = SecretBytes::random(len, &mut self.rng);
-            let link = LinkId::new(&format!("{a}-{b}")).unwrap();
-            let seq = BlockSeq(self.blocks);
-            for (at, peer) in [(a, b), (b, a)] {
-                let (link, peer, key) = (link.clone(), site(peer), key.duplicate());
-                self.input(at, Input::LinkBlock { link, peer, seq, key });
-            }
+            self.block(a, b, BlockSeq(self.blocks), &key);
         }
         self.blocks += 1;
         self.settle();
     }
 
+    /// One link gets a block.
+    pub(super) fn block(&mut self, a: &str, b: &str, seq: BlockSeq, key: &SecretBytes) {
+        let link = LinkId::new(&format!("{a}-{b}")).unwrap();
+        for (at, peer) in [(a, b), (b, a)] {
+            let (link, peer, key) = (link.clone(), site(peer), key.duplicate());
+            self.input(at, Input::LinkBlock { link, peer, seq, key });
+        }
+    }
+
     pub(super) fn input(&mut self, name: &str, input: Input) {
+        if self.dead.contains(&site(name)) {
+            return;
+        }
         let kme = self.kmes.get_mut(&site(name)).unwrap();
         kme.handle_input(self.now, input, &mut self.rng);
         self.drain(&site(name));
@@ -200,7 +366,10 @@ impl Net {
         size: u32,
     ) -> Result<Vec<SuppliedKey>, Refusal> {
         let (slave, size_bits) = (sae(slave), Some(size));
-        keys(self.answer(master, SupplyRequest::Encrypt { slave, additional: vec![], number, size_bits }))
+        keys(self.answer(
+            master,
+            SupplyRequest::Encrypt { slave, additional: vec![], number, size_bits, wishes: crate::Wishes::default() },
+        ))
     }
 
     pub(super) fn decrypt(&mut self, slave: &str, master: &str, ids: &[KeyId]) -> Result<Vec<SuppliedKey>, Refusal> {
@@ -220,7 +389,8 @@ impl Net {
     pub(super) fn advance(&mut self, by: Duration) {
         let end = self.now.after(by);
         loop {
-            let due = self.kmes.iter().filter_map(|(site, kme)| Some((kme.poll_timeout()?, site.clone()))).min();
+            let alive = self.kmes.iter().filter(|(site, _)| !self.dead.contains(*site));
+            let due = alive.filter_map(|(site, kme)| Some((kme.poll_timeout()?, site.clone()))).min();
             match due {
                 Some((at, site)) if at <= end => {
                     self.now = self.now.max(at);
@@ -237,7 +407,7 @@ impl Net {
     /// Delivers until the wires are empty.
     pub(super) fn settle(&mut self) {
         while let Some((from, to, mut bytes)) = self.wire.pop_front() {
-            if (self.tap)(&from, &to, &mut bytes) {
+            if !self.dead.contains(&to) && (self.tap)(&from, &to, &mut bytes) {
                 let input = Input::Message { from, bytes };
                 self.kmes.get_mut(&to).unwrap().handle_input(self.now, input, &mut self.rng);
                 self.drain(&to);
@@ -247,11 +417,28 @@ impl Net {
 
     fn drain(&mut self, at: &SiteId) {
         while let Some(output) = self.kmes.get_mut(at).unwrap().poll_output() {
+            if self.dead.contains(at) {
+                continue;
+            }
             if let Some(stalled) = self.stalled.get_mut(at)
                 && matches!(output, Output::Commit { .. })
             {
                 stalled.push_back(output);
                 continue;
+            }
+            if matches!(output, Output::Commit { .. })
+                && let Some(doom) = self.doom.as_mut().filter(|doom| doom.site == *at)
+            {
+                if doom.commits == 0 {
+                    self.dead.insert(at.clone());
+                    if doom.durable
+                        && let Output::Commit { changes, .. } = output
+                    {
+                        changes.into_iter().for_each(|change| self.disks.get_mut(at).unwrap().apply(change));
+                    }
+                    continue;
+                }
+                doom.commits -= 1;
             }
             match output {
                 Output::Commit { seq, changes, events } => {
@@ -268,6 +455,16 @@ impl Net {
                 }
                 Output::PeerMisbehaved { site, reason } => self.misbehaved.push((at.clone(), site, reason)),
                 Output::BlockFiled { .. } => {}
+                Output::Imported { id, result } => {
+                    assert!(self.imported.insert(id, result).is_none(), "one answer per import");
+                }
+                Output::Withdrawn { id, result } => {
+                    assert!(self.withdrawn.insert(id, result).is_none(), "one answer per withdrawal");
+                }
+                Output::Export { export, peer, master, slave, keys } => {
+                    self.exports.push(Exported { export, peer, master, slave, keys });
+                }
+                Output::ExportVoid { export, .. } => self.export_voids.push(export),
             }
         }
     }

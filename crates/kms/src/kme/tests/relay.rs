@@ -5,11 +5,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use types::id::SiteId;
+use crypto::domain::Domain;
+use crypto::rand_core::CryptoRng;
+use crypto::secret::SecretBytes;
+use crypto::tag::{OneTimeTagKey, Tag};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng;
+use types::id::{BlockSeq, KeyId, LinkId, SiteId};
 
 use super::net::{Net, ids, site};
 use crate::Input;
-use crate::message::Message;
+use crate::kme::relay::open_sealed;
+use crate::message::{Message, PadRange, Relay, ShareOf};
 
 /// Bytes of a link block that fill all stocks of a small net with room to spare.
 const PLENTY: usize = 60_000;
@@ -36,7 +43,7 @@ fn background_relay_fills_every_ordered_pair_over_several_hops() {
 
 #[test]
 fn scarce_link_key_is_shared_evenly_and_nothing_is_sent_without_it() {
-    let mut net = Net::line(&["a", "b", "c"], |config| config.link_reserve_bytes = 512);
+    let mut net = Net::line(&["a", "b", "c"], |_| {});
     net.blocks(2 * 2_000);
     let (near, far) = (net.ready("a", "b"), net.ready("a", "c"));
     assert!(near >= 8 && far >= 8 && near.abs_diff(far) <= 16, "{near} {far}");
@@ -72,6 +79,54 @@ fn a_flipped_bit_on_a_hop_is_noticed_and_its_keys_are_never_used() {
     net.blocks(PLENTY);
     net.advance(Duration::from_secs(60));
     assert_eq!(net.ready("a", "c"), 64);
+}
+
+/// One sealed hop with one key, and the link key that it spends.
+fn sealed_hop(rng: &mut impl CryptoRng) -> (Relay, SecretBytes) {
+    let key = SecretBytes::random(OneTimeTagKey::LEN + 32, rng);
+    let path = ["a", "b", "c"].map(site).to_vec();
+    let mut id = [0; 16];
+    rng.fill_bytes(&mut id);
+    let mut relay = Relay {
+        relay: KeyId::from_random(id),
+        share: ShareOf { index: 0, count: 2 },
+        path,
+        hop: 1,
+        link: LinkId::new("b-c").unwrap(),
+        ranges: vec![
+            PadRange { seq: BlockSeq(7), offset: 100, len: 40 },
+            PadRange { seq: BlockSeq(9), offset: 0, len: 24 },
+        ],
+        sealed: vec![0; 32],
+        tag: Tag([0; Tag::LEN]),
+    };
+    rng.fill_bytes(&mut relay.sealed);
+    let header = Relay::header(relay.relay, relay.share, &relay.path, relay.hop, &relay.link, &relay.ranges);
+    let tag_key = OneTimeTagKey::new(key.part(0, OneTimeTagKey::LEN).unwrap()).unwrap();
+    relay.tag = tag_key.tag(Domain::RelayHop, &[&header, &relay.sealed]);
+    (relay, key)
+}
+
+#[test]
+fn none_of_a_million_flipped_bits_passes() {
+    let mut rng = ChaCha12Rng::from_seed([5; 32]);
+    let (mut flips, mut tags) = (0, 0);
+    while flips < 1_000_000 {
+        let (relay, key) = sealed_hop(&mut rng);
+        assert!(open_sealed(&relay, key.duplicate()).is_some(), "what nobody touched passes");
+        let mut wire = Message::Relay(relay).encode();
+        for bit in 0..wire.len() * 8 {
+            wire[bit / 8] ^= 1 << (bit % 8);
+            // Even if the attacker had the receiver take the same key.
+            if let Ok(Message::Relay(bent)) = Message::decode(&wire) {
+                tags += 1;
+                assert!(open_sealed(&bent, key.duplicate()).is_none(), "bit {bit} of {wire:?}");
+            }
+            wire[bit / 8] ^= 1 << (bit % 8);
+            flips += 1;
+        }
+    }
+    assert!(tags > flips / 2, "most flips are found by the tag: {tags} of {flips}");
 }
 
 #[test]

@@ -66,16 +66,29 @@ fn any_size_and_number_in_range_is_supplied_from_as_few_pair_keys_as_hold_it() {
 #[test]
 fn a_bad_request_costs_nothing() {
     let mut net = filled(&["a", "b"]);
-    let base =
-        |number, size| SupplyRequest::Encrypt { slave: sae("b1"), additional: vec![], number, size_bits: Some(size) };
+    let base = |number, size| SupplyRequest::Encrypt {
+        slave: sae("b1"),
+        additional: vec![],
+        number,
+        size_bits: Some(size),
+        wishes: crate::Wishes::default(),
+    };
     let to = |slave: &str, additional: Vec<&str>| SupplyRequest::Encrypt {
         slave: sae(slave),
         additional: additional.into_iter().map(sae).collect(),
         number: 1,
         size_bits: None,
+        wishes: crate::Wishes::default(),
     };
     let decrypt = |ids: Vec<KeyId>| SupplyRequest::Decrypt { master: sae("b1"), ids };
     let id = |n| KeyId::from_random([n; 16]);
+    let many = SupplyRequest::Encrypt {
+        slave: sae("b1"),
+        additional: (0..17).map(|n| sae(&format!("b{n}"))).collect(),
+        number: 1,
+        size_bits: None,
+        wishes: crate::Wishes::default(),
+    };
     let cases = [
         (base(0, 256), "number shall be between 1 and 128"),
         (base(129, 256), "number shall be between 1 and 128"),
@@ -83,7 +96,11 @@ fn a_bad_request_costs_nothing() {
         (base(1, 0), "size shall be between 64 and 65536"),
         (base(1, 65_544), "size shall be between 64 and 65536"),
         (base(128, 65_536), "number times size shall be at most 524288 bits"),
-        (to("b1", vec!["b2"]), "additional_slave_SAE_IDs shall name at most 0 SAEs"),
+        (many, "additional_slave_SAE_IDs shall name at most 16 SAEs"),
+        (to("b1", vec!["b2", "b2"]), "each slave SAE shall be named once"),
+        (to("b1", vec!["b1"]), "each slave SAE shall be named once"),
+        (to("b1", vec!["a1"]), "master and slave SAE shall differ"),
+        (to("b1", vec!["nobody"]), "SAE nobody is not known in this network"),
         (to("a1", vec![]), "master and slave SAE shall differ"),
         (to("nobody", vec![]), "SAE nobody is not known in this network"),
         (base(128, 256), "not enough key in stock for this pair"),
@@ -196,7 +213,13 @@ fn bound_keys_that_nobody_asks_for_again_are_burned_at_both_sites() {
 fn no_key_and_no_assignment_leaves_before_it_is_durable() {
     let mut net = filled(&["a", "b"]);
     net.stalled.insert(site("b"), Default::default());
-    let request = SupplyRequest::Encrypt { slave: sae("b1"), additional: vec![], number: 1, size_bits: None };
+    let request = SupplyRequest::Encrypt {
+        slave: sae("b1"),
+        additional: vec![],
+        number: 1,
+        size_bits: None,
+        wishes: crate::Wishes::default(),
+    };
     let id = net.ask("a1", request.clone());
     assert!(net.answers.is_empty(), "the holder's delivery is not durable");
     net.crash("b");
@@ -235,7 +258,16 @@ fn keys_that_the_holder_gave_away_before_the_owner_crashed_go_to_nobody_else() {
     let mut net = filled(&["a", "b"]);
     // The owner crashes after the holder assigned and before it learnt of it.
     net.tap = Box::new(|_, _, bytes| !matches!(Message::decode(bytes), Ok(Message::AssignAck { .. })));
-    net.ask("a1", SupplyRequest::Encrypt { slave: sae("b1"), additional: vec![], number: 4, size_bits: None });
+    net.ask(
+        "a1",
+        SupplyRequest::Encrypt {
+            slave: sae("b1"),
+            additional: vec![],
+            number: 4,
+            size_bits: None,
+            wishes: crate::Wishes::default(),
+        },
+    );
     net.tap = Box::new(|_, _, _| true);
     // What the holder says it holds does not reach the owner, who believes to have all keys.
     net.tap = Box::new(|_, _, bytes| !matches!(Message::decode(bytes), Ok(Message::Held { .. })));
