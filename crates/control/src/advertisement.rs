@@ -5,7 +5,7 @@ use types::id::{LinkId, SiteId};
 use types::units::{BitLen, BitsPerSecond};
 
 /// Version of the format.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Most links of one site.
 pub const LINKS_MAX: usize = 256;
 
@@ -31,6 +31,8 @@ pub struct LinkReport {
     pub stock: BitLen,
     /// Rate at which the link makes key; 0 while it makes none.
     pub rate: BitsPerSecond,
+    /// Rate at which key of the origin's half was asked for lately, whether it was there or not.
+    pub demand: BitsPerSecond,
 }
 
 impl Advertisement {
@@ -45,7 +47,7 @@ impl Advertisement {
         w.u8(VERSION).bytes16(self.origin.as_str().as_bytes()).u64(self.seq).count(self.links.len());
         for report in &self.links {
             w.bytes16(report.link.as_str().as_bytes()).u8(u8::from(report.up)).u64(report.stock.0);
-            w.u64(report.rate.0.to_bits());
+            w.u64(report.rate.0.to_bits()).u64(report.demand.0.to_bits());
         }
         w.finish()
     }
@@ -71,18 +73,20 @@ impl Advertisement {
                 _ => return Err(CodecError::Value { field: "up" }),
             };
             let stock = BitLen(r.u64("stock")?);
-            let rate = f64::from_bits(r.u64("rate")?);
-            if !rate.is_finite() || rate.is_sign_negative() {
-                return Err(CodecError::Value { field: "rate" });
-            }
+            let (rate, demand) = (rate(&mut r, "rate")?, rate(&mut r, "demand")?);
             if links.iter().any(|other| other.link == link) {
                 return Err(CodecError::Value { field: "link" });
             }
-            links.push(LinkReport { link, up, stock, rate: BitsPerSecond(rate) });
+            links.push(LinkReport { link, up, stock, rate, demand });
         }
         r.end()?;
         Ok(Self { origin, seq, links })
     }
+}
+
+fn rate(r: &mut Reader<'_>, field: &'static str) -> Result<BitsPerSecond, CodecError> {
+    let rate = f64::from_bits(r.u64(field)?);
+    if rate.is_finite() && rate.is_sign_positive() { Ok(BitsPerSecond(rate)) } else { Err(CodecError::Value { field }) }
 }
 
 #[cfg(test)]
@@ -97,6 +101,7 @@ mod tests {
             up,
             stock: BitLen(5),
             rate: BitsPerSecond(1.0),
+            demand: BitsPerSecond(2.0),
         };
         Advertisement {
             origin: SiteId::new("a").unwrap(),
@@ -107,9 +112,9 @@ mod tests {
 
     #[test]
     fn the_encoding_is_pinned() {
-        let wire = b"\x01\0\x01a\0\0\0\0\0\0\0\x02\0\0\0\x02\
-            \0\x03a-b\x01\0\0\0\0\0\0\0\x05\x3f\xf0\0\0\0\0\0\0\
-            \0\x03a-c\0\0\0\0\0\0\0\0\x05\x3f\xf0\0\0\0\0\0\0";
+        let wire = b"\x02\0\x01a\0\0\0\0\0\0\0\x02\0\0\0\x02\
+            \0\x03a-b\x01\0\0\0\0\0\0\0\x05\x3f\xf0\0\0\0\0\0\0\x40\0\0\0\0\0\0\0\
+            \0\x03a-c\0\0\0\0\0\0\0\0\x05\x3f\xf0\0\0\0\0\0\0\x40\0\0\0\0\0\0\0";
         assert_eq!(example().encode(), wire);
         assert_eq!(Advertisement::decode(wire), Ok(example()));
     }
@@ -122,14 +127,16 @@ mod tests {
             wire
         };
         let cases = [
-            ("another version", changed(|w| w[0] = 2)),
+            ("another version", changed(|w| w[0] = 1)),
             ("no site id", changed(|w| w[3] = b'A')),
             ("more links than there are", changed(|w| w[15] = 3)),
             ("more links than allowed", changed(|w| w[14] = 2)),
             ("neither up nor down", changed(|w| w[21] = 2)),
             ("a negative rate", changed(|w| w[30] = 0xbf)),
             ("an infinite rate", changed(|w| w[30..32].copy_from_slice(&[0x7f, 0xf0]))),
-            ("a link twice", changed(|w| w[42] = b'b')),
+            ("a negative demand", changed(|w| w[38] = 0xc0)),
+            ("an infinite demand", changed(|w| w[38..40].copy_from_slice(&[0x7f, 0xf0]))),
+            ("a link twice", changed(|w| w[50] = b'b')),
             ("a byte behind", changed(|w| w.push(0))),
         ];
         for (name, wire) in cases {

@@ -5,8 +5,9 @@
 //! | [`topology`] | which sites are joined by which links |
 //! | [`advertisement`] | what a site says of its links (`docs/formats/link-state.md`) |
 //! | [`link_state`] | the newest word of every site, and the routes that follow |
+//! | `ways` | cheapest ways, ways without a common site, detours |
 //!
-//! Provided: bounded encoding, newest-wins table with expiry, shortest paths by hops and key stock.
+//! Provided: bounded encoding, newest-wins table with expiry, ways by hops, key stock, rate and demand.
 //! Not provided: signatures on advertisements (the shell's, under the label `ControlLinkState`), flooding (the shell
 //! passes on what [`link_state::LinkStateTable::accept`] calls new).
 //!
@@ -20,10 +21,12 @@
 //! let topology = Topology::new([(link.clone(), a.clone(), b.clone())])?;
 //! let mut table = LinkStateTable::new(topology, Duration::from_secs(30));
 //! for origin in [a.clone(), b.clone()] {
-//!     let report = LinkReport { link: link.clone(), up: true, stock: BitLen(1 << 20), rate: BitsPerSecond(1_000.0) };
+//!     let (rate, demand) = (BitsPerSecond(1_000.0), BitsPerSecond(10.0));
+//!     let report = LinkReport { link: link.clone(), up: true, stock: BitLen(1 << 20), rate, demand };
 //!     table.accept(Time::ZERO, Advertisement { origin, seq: 1, links: vec![report] })?;
 //! }
 //! assert_eq!(table.routes(Time::ZERO, &a)[&b], [a.clone(), b.clone()]);
+//! assert_eq!(table.ways(Time::ZERO, &a)[&b], [[a.clone(), b.clone()]]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
@@ -33,6 +36,7 @@ pub mod advertisement;
 pub mod fuzzing;
 pub mod link_state;
 pub mod topology;
+mod ways;
 
 use types::id::{LinkId, SiteId};
 

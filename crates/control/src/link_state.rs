@@ -1,13 +1,16 @@
 //! The newest word of every site about its links, and the routes that follow.
 //!
-//! A hop from `u` to `v` is usable if both ends lately said that the link is up and `u` has key for at least one
-//! relayed batch. It costs
+//! A hop from `u` to `v` is usable if both ends lately said that they reach each other, and `u` has key for at least
+//! one relayed batch or the link makes key. A link that makes none is used as long as its stock lasts. A hop costs
 //!
 //! ```text
-//! cost = 1000 + 1000 * R / (R + stock + 60 s * rate)      R = 65,536 bit
+//! cost = 1000 + 1000 * R / (R + stock + 60 s * rate) + 250 * min(4, overload)      R = 65,536 bit
+//! overload = whole part of demand / (rate + stock / 60 s) - 1, not below 0
 //! ```
-//! so that a hop costs between 1000 (much key) and 2000 (little key): fewer hops win, unless they are poor in key and
-//! the way round is rich. Equal costs are broken by fewer hops, then by the ids of the sites.
+//! so that a hop costs between 1000 (much key to spare) and 3000 (far more is asked than it has): fewer hops win,
+//! unless they are poor in key and the way round is rich. Demand counts in whole steps only, so that traffic which just
+//! fills a link does not swing from one way to the other. Equal costs are broken by fewer hops, then by the ids of the
+//! sites ([`LinkStateTable::routes`]) or by a fixed scatter over pairs ([`LinkStateTable::ways`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,6 +21,7 @@ use types::units::{BitLen, Time};
 use crate::Error;
 use crate::advertisement::{Advertisement, LinkReport};
 use crate::topology::Topology;
+use crate::ways::Graph;
 
 /// What became of an advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +140,24 @@ impl LinkStateTable {
         best.keys().filter(|to| **to != from).map(|to| ((*to).clone(), path(to))).collect()
     }
 
+    /// Several ways from a site to each site that can be reached, both ends included, the best first: if there are up
+    /// to three ways without a common site between the ends, they are among them.
+    #[must_use]
+    pub fn ways(&self, now: Time, from: &SiteId) -> BTreeMap<SiteId, Vec<Vec<SiteId>>> {
+        let sites: Vec<&SiteId> = self.topology.sites().iter().collect();
+        let number: BTreeMap<&SiteId, usize> = sites.iter().enumerate().map(|(at, site)| (*site, at)).collect();
+        let mut graph = Graph::new(sites.len());
+        for (site, hops) in self.hops(now) {
+            hops.into_iter().for_each(|(next, price)| graph.add(number[site], number[next], price));
+        }
+        let Some(here) = number.get(from) else { return BTreeMap::new() };
+        let named = |way: Vec<usize>| way.into_iter().map(|at| sites[at].clone()).collect::<Vec<SiteId>>();
+        let others = (0..sites.len()).filter(|there| there != here);
+        let ways =
+            others.map(|there| (sites[there].clone(), graph.ways(*here, there).into_iter().map(named).collect()));
+        ways.filter(|(_, ways): &(SiteId, Vec<Vec<SiteId>>)| !ways.is_empty()).collect()
+    }
+
     /// Usable hops from each site with their price.
     fn hops(&self, now: Time) -> BTreeMap<&SiteId, Vec<(&SiteId, u64)>> {
         let mut hops: BTreeMap<&SiteId, Vec<(&SiteId, u64)>> = BTreeMap::new();
@@ -144,7 +166,7 @@ impl LinkStateTable {
                 let (Some(here), Some(there)) = (self.report(now, from, link), self.report(now, to, link)) else {
                     continue;
                 };
-                if here.up && there.up && here.stock >= EMPTY_BELOW {
+                if here.up && there.up && (here.stock >= EMPTY_BELOW || here.rate.0 > 0.0) {
                     hops.entry(from).or_default().push((to, price(here)));
                 }
             }
@@ -167,9 +189,12 @@ const RATE_HORIZON_S: f64 = 60.0;
 
 fn price(report: &LinkReport) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
-    let soon = (report.rate.0 * RATE_HORIZON_S).clamp(0.0, 1e15) as u64;
-    let stock = report.stock.0.min(1 << 60).saturating_add(soon);
-    1_000 + 1_000 * REFERENCE_BITS / (REFERENCE_BITS + stock)
+    let whole = |bits: f64| bits.clamp(0.0, 1e15) as u64;
+    let soon = whole(report.rate.0 * RATE_HORIZON_S);
+    let asked = whole(report.demand.0 * RATE_HORIZON_S);
+    let had = report.stock.0.min(1 << 60).saturating_add(soon);
+    let overload = (asked / had.max(1)).saturating_sub(1).min(4);
+    1_000 + 1_000 * REFERENCE_BITS / (REFERENCE_BITS + had) + 250 * overload
 }
 
 #[cfg(test)]

@@ -190,9 +190,18 @@ impl LinkEnd {
     /// # Errors
     /// [`Error::ApiMisuse`] if the key is shorter than [`authenticate::PROVISION_MIN`] bytes or too long.
     pub fn provision(link: &LinkId, initial_key: &SecretBytes) -> Result<Vec<Change>, Error> {
+        Self::provision_from(link, initial_key, BlockSeq(0))
+    }
+
+    /// As [`LinkEnd::provision`], for a link that begins anew after both ends gave up all they had: its blocks are
+    /// numbered from `first` on, far above those before, so that nothing of the two lives can be taken for the other.
+    ///
+    /// # Errors
+    /// As [`LinkEnd::provision`].
+    pub fn provision_from(link: &LinkId, initial_key: &SecretBytes, first: BlockSeq) -> Result<Vec<Change>, Error> {
         let (streams, mut changes) = authenticate::provision(link, initial_key)?;
         let marks = streams.map(|stream| stream.marks());
-        changes.push(durable::State { marks, ..durable::State::default() }.to_change(link));
+        changes.push(durable::State { next_block: first, marks, ..durable::State::default() }.to_change(link));
         Ok(changes)
     }
 

@@ -278,9 +278,18 @@ impl VendorEnd {
     /// # Errors
     /// [`Error::ApiMisuse`] if the key is shorter than [`authenticate::PROVISION_MIN`] bytes or too long.
     pub fn provision(link: &LinkId, initial_key: &SecretBytes) -> Result<Vec<Change>, Error> {
+        Self::provision_from(link, initial_key, BlockSeq(0))
+    }
+
+    /// As [`VendorEnd::provision`], for a link that begins anew, as
+    /// [`LinkEnd::provision_from`](crate::LinkEnd::provision_from).
+    ///
+    /// # Errors
+    /// As [`VendorEnd::provision`].
+    pub fn provision_from(link: &LinkId, initial_key: &SecretBytes, first: BlockSeq) -> Result<Vec<Change>, Error> {
         let (streams, mut changes) = authenticate::provision(link, initial_key)?;
         let marks = streams.map(|stream| stream.marks());
-        changes.push(durable::State { marks, ..durable::State::default() }.to_change(link));
+        changes.push(durable::State { next_block: first, marks, ..durable::State::default() }.to_change(link));
         Ok(changes)
     }
 

@@ -14,7 +14,7 @@ fn site(name: &str) -> SiteId {
 }
 
 fn report(link: &LinkId, up: bool, stock: BitLen) -> LinkReport {
-    LinkReport { link: link.clone(), up, stock, rate: BitsPerSecond(0.0) }
+    LinkReport { link: link.clone(), up, stock, rate: BitsPerSecond(0.0), demand: BitsPerSecond(0.0) }
 }
 
 /// The reference ring; `stock` says what a site has to spend on a link, or that the link is down.
@@ -51,6 +51,42 @@ fn the_short_way_wins_until_it_is_poor_broken_or_empty() {
     let empty = |at: &str, _: &str| Some(if at == "taiyuan" { BitLen(2_303) } else { RICH });
     assert!(ring(empty).routes(Time::ZERO, &site("taiyuan")).is_empty());
     assert_eq!(way(&ring(empty), "luliang", "taiyuan").unwrap(), "luliang taiyuan");
+}
+
+#[test]
+fn a_link_that_makes_no_key_is_used_while_its_stock_lasts_and_one_without_stock_while_it_makes_key() {
+    let mut table = ring(|_, _| Some(RICH));
+    let link = LinkId::new("taiyuan-jinzhong").unwrap();
+    let other = LinkId::new("luliang-taiyuan").unwrap();
+    let say = |stock, rate, demand| {
+        let report = |link: &LinkId, stock, rate| LinkReport {
+            link: link.clone(),
+            up: true,
+            stock: BitLen(stock),
+            rate: BitsPerSecond(rate),
+            demand: BitsPerSecond(demand),
+        };
+        vec![report(&link, stock, rate), report(&other, 1 << 30, 0.0)]
+    };
+    let mut seq = 1;
+    let mut to_jinzhong = |links: Vec<LinkReport>| {
+        seq += 1;
+        table.accept(Time::ZERO, Advertisement { origin: site("taiyuan"), seq, links }).unwrap();
+        way(&table, "taiyuan", "changzhi")
+    };
+    assert_eq!(to_jinzhong(say(1 << 30, 0.0, 0.0)).unwrap(), "taiyuan jinzhong changzhi");
+    assert_eq!(to_jinzhong(say(0, 5_000.0, 0.0)).unwrap(), "taiyuan jinzhong changzhi");
+    assert_eq!(to_jinzhong(say(0, 0.0, 0.0)).unwrap(), "taiyuan luliang linfen changzhi");
+    assert_eq!(to_jinzhong(say(0, 5_000.0, 40_000.0)).unwrap(), "taiyuan luliang linfen changzhi", "overloaded");
+}
+
+#[test]
+fn both_sides_of_the_ring_are_offered_the_better_first() {
+    let table = ring(|_, _| Some(RICH));
+    let ways = &table.ways(Time::ZERO, &site("taiyuan"))[&site("changzhi")];
+    let names: Vec<String> =
+        ways.iter().map(|way| way.iter().map(SiteId::as_str).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(names, ["taiyuan jinzhong changzhi", "taiyuan luliang linfen changzhi"]);
 }
 
 #[test]

@@ -42,7 +42,8 @@ pub(crate) struct Audit {
     blocks: BTreeMap<(LinkId, BlockSeq), Vec<u8>>,
     /// Used bytes of each half, by the sending site.
     used: BTreeMap<(LinkId, BlockSeq, SiteId), Vec<bool>>,
-    relays: BTreeMap<KeyId, Vec<u8>>,
+    /// Keys of each share of a relay.
+    relays: BTreeMap<(KeyId, u8), Vec<u8>>,
     pair_keys: BTreeMap<Vec<u8>, (SiteId, SiteId)>,
     written: BTreeSet<(SiteId, Table, Vec<u8>)>,
     supply_events: BTreeSet<(SiteId, KeyId)>,
@@ -119,19 +120,25 @@ impl Audit {
         let mut keys = relay.sealed.clone();
         OneTimePad::new(pad).apply(&mut keys).expect("decoding checked the lengths");
         let (owner, holder) = (relay.path[0].clone(), relay.path[relay.path.len() - 1].clone());
-        for key in keys.chunks_exact(PAIR_KEY_BYTES) {
+        let first = self.relays.entry((relay.relay, relay.share.index)).or_insert_with(|| keys.clone()) == &keys;
+        self.require(first, || format!("relay {} carries other keys on another hop", relay.relay));
+        // A batch is the sum of its shares; it is known when the last of them is.
+        let shares = (0..relay.share.count).map(|index| self.relays.get(&(relay.relay, index)));
+        let Some(shares) = shares.collect::<Option<Vec<_>>>() else { return };
+        let mut whole = vec![0; keys.len()];
+        shares.into_iter().flat_map(|share| share.iter().enumerate()).for_each(|(at, bits)| whole[at] ^= bits);
+        for key in whole.chunks_exact(PAIR_KEY_BYTES) {
             let pair = (owner.clone(), holder.clone());
             let known = self.pair_keys.insert(key.to_vec(), pair.clone());
             self.require(known.is_none_or(|known| known == pair), || "a pair key of two pairs".to_owned());
         }
-        let first = self.relays.entry(relay.relay).or_insert_with(|| keys.clone()) == &keys;
-        self.require(first, || format!("relay {} carries other keys on another hop", relay.relay));
     }
 
     /// A change becomes durable.
     pub(crate) fn change(&mut self, site: &SiteId, change: &Change, disk: &Disk) {
         let Change::Put(record) = change else { return };
-        let is_half_mark = record.table == Table::PoolMark && record.value.len() == 9;
+        let is_half_mark =
+            record.table == Table::PoolMark && record.value.len() == 9 && !record.key.starts_with(&[0, 0]);
         if is_half_mark {
             let before = disk.value(record.table, &record.key).map_or(0, mark_of);
             let after = mark_of(&record.value);
@@ -144,8 +151,10 @@ impl Audit {
 
     /// An event becomes durable.
     pub(crate) fn event(&mut self, site: &SiteId, event: &Event) {
-        if let Event::KeysSupplied { first, .. } = event {
-            self.supply_events.insert((site.clone(), *first));
+        match event {
+            Event::KeysSupplied { first, .. } => _ = self.supply_events.insert((site.clone(), *first)),
+            Event::StoreSetBack { .. } => self.violations.push(format!("{site} says {event:?}, and no disk was")),
+            _ => {}
         }
     }
 
@@ -232,6 +241,7 @@ mod tests {
             relay: KeyId::from_random([1; 16]),
             path: vec![a.clone(), b.clone()],
             hop: 0,
+            share: kms::message::ShareOf::WHOLE,
             link: link.clone(),
             ranges: vec![range],
             sealed: vec![0; 32],

@@ -41,6 +41,18 @@ fn no_key_is_used_twice_lost_or_mixed_up_whatever_goes_wrong() {
 }
 
 #[test]
+fn keys_of_several_ways_are_as_safe() {
+    for seed in 100..106 {
+        let network = Network::parse(include_str!("../../../../networks/shanxi.toml")).unwrap();
+        let mut world = World::with_paths(network, seed, Chaos::ROUGH, 2);
+        world.run(Duration::from_secs(30));
+        let report = world.finish();
+        assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
+        assert!(report.supplied > 0, "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
 fn in_a_calm_world_nothing_gets_lost_and_stocks_are_full() {
     let report = run(1, Chaos::CALM, 60);
     assert!(report.violations.is_empty(), "{:#?}", report.violations);

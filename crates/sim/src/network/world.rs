@@ -14,7 +14,7 @@ use rand_core::{Rng, SeedableRng};
 use types::event::Event;
 use types::id::{BlockSeq, KeyId, LinkId, RequestId, SaeId, SiteId};
 use types::network::Network;
-use types::units::{BitsPerSecond, Time};
+use types::units::{BitsPerSecond, Time, UtcNanos};
 
 use self::applications::Asked;
 use super::audit::Audit;
@@ -117,6 +117,7 @@ pub struct World {
     requests: u64,
     next_block: BTreeMap<LinkId, u64>,
     asking: bool,
+    paths: u8,
     audit: Audit,
     report: Report,
 }
@@ -125,6 +126,12 @@ impl World {
     /// All sites of a network, each with two SAEs, connected and without key.
     #[must_use]
     pub fn new(network: Network, seed: u64, chaos: Chaos) -> Self {
+        Self::with_paths(network, seed, chaos, 1)
+    }
+
+    /// The same, with keys that are combined from so many ways where there are as many.
+    #[must_use]
+    pub fn with_paths(network: Network, seed: u64, chaos: Chaos, paths: u8) -> Self {
         let names: Vec<SiteId> = network.sites().keys().cloned().collect();
         let sae = |site: &SiteId, n: u32| SaeId::new(&format!("{site}/{n}")).expect("site ids are short");
         let directory = names.iter().flat_map(|site| [1, 2].map(|n| (sae(site, n), site.clone()))).collect();
@@ -144,6 +151,7 @@ impl World {
             requests: 0,
             next_block: BTreeMap::new(),
             asking: true,
+            paths,
             audit: Audit::default(),
             report: Report::default(),
             network,
@@ -272,6 +280,8 @@ impl World {
     fn start(&mut self, site: &SiteId) {
         let mut config = Config::new(site.clone());
         config.target_keys = 48;
+        config.paths_wanted = self.paths;
+        config.started = UtcNanos(self.now.as_nanos());
         let state = self.sites.get_mut(site).expect("all sites are there");
         let kme = Kme::restore(self.now, config, state.disk.records());
         state.kme = Some(kme.expect("what was made durable can be read"));
@@ -404,14 +414,16 @@ impl World {
             let report = |stock: kms::LinkStock| {
                 let (a, b) = (origin.min(&stock.peer).clone(), origin.max(&stock.peer).clone());
                 let up = self.connections.get(&(a, b)).is_some_and(|connection| connection.up);
-                LinkReport { link: stock.link, up, stock: stock.bits_out, rate: BitsPerSecond(0.0) }
+                // About what `distil` makes for one direction.
+                let (rate, demand) = (BitsPerSecond(20_000.0), BitsPerSecond(0.0));
+                LinkReport { link: stock.link, up, stock: stock.bits_out, rate, demand }
             };
             let links = kme.link_stock().into_iter().map(report).collect();
             let advertisement = Advertisement { origin: origin.clone(), seq: self.order, links };
             self.table.accept(self.now, advertisement).expect("a core speaks of its own links");
         }
         for site in self.sites.keys().cloned().collect::<Vec<_>>() {
-            let routes = self.table.routes(self.now, &site);
+            let routes = self.table.ways(self.now, &site);
             self.input(&site, Input::Routes(routes));
         }
     }
@@ -458,6 +470,12 @@ impl World {
                     self.reply(site, id, result);
                 }
                 Output::BlockFiled { link, seq } => _ = state.unfiled.remove(&(link, seq)),
+                Output::Imported { .. }
+                | Output::Withdrawn { .. }
+                | Output::Export { .. }
+                | Output::ExportVoid { .. } => {
+                    self.audit.violations.push("keys of another network, of which there is none".to_owned());
+                }
                 Output::PeerMisbehaved { site: peer, reason } => {
                     self.audit.violations.push(format!("{site} says that {peer} misbehaved: {reason}"));
                 }

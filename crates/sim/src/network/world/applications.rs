@@ -25,6 +25,7 @@ impl World {
                 additional: Vec::new(),
                 number,
                 size_bits: Some(size_bits),
+                wishes: kms::Wishes::default(),
             };
             self.request(master.clone(), request, Asked::Encrypt { master, slave, number, size_bits });
         }
