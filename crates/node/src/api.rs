@@ -1,16 +1,29 @@
-//! HTTP interfaces of a site, over mutual TLS: ETSI GS QKD 014 for SAEs, and the intake of events and
-//! telecontrol states from processes of the same site.
+//! Interfaces of a site over mutual TLS: ETSI GS QKD 014, 004 and SKIP for SAEs, key-id notifications between them,
+//! ETSI GS QKD 020 for KMEs of other networks, the view of ETSI GS QKD 015 for controllers, and the intake of events
+//! and telecontrol states from processes of the same site.
 
+pub mod etsi004;
 mod etsi014;
+pub mod etsi015;
+pub mod etsi020;
+mod flows;
 mod intake;
+pub mod notify;
+mod skip;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{any, post};
+use etsi::etsi014::BODY_MAX;
 
+use self::etsi015::View;
+use self::flows::Flows;
+use self::notify::Notices;
 use crate::board::Board;
+use crate::config::SkipConfig;
 use crate::keeper::Keeper;
 
 /// What handlers need.
@@ -20,14 +33,38 @@ pub struct ApiState {
     pub keeper: Keeper,
     /// The site's notice board.
     pub board: Arc<Board>,
+    /// Key ids that SAEs tell each other.
+    pub notices: Arc<Notices>,
+    /// Names of systems for SKIP.
+    pub skip: Arc<SkipConfig>,
+    /// What controllers see.
+    pub view: Arc<View>,
+    /// How long a request's body may take.
+    body_time: Duration,
+    flows: Arc<Flows>,
+}
+
+impl ApiState {
+    /// What handlers of a site need; `body_time` is how long a request's body may take.
+    #[must_use]
+    pub fn new(
+        keeper: Keeper,
+        board: Arc<Board>,
+        (notices, skip, view): (Arc<Notices>, Arc<SkipConfig>, Arc<View>),
+        body_time: Duration,
+    ) -> Self {
+        Self { keeper, board, notices, skip, view, body_time, flows: Arc::default() }
+    }
 }
 
 /// All routes of a site.
 pub fn router(state: ApiState) -> Router {
     Router::new()
-        .route("/api/v1/keys/{sae}/status", get(etsi014::status))
-        .route("/api/v1/keys/{sae}/enc_keys", get(etsi014::get_key_simple).post(etsi014::get_key))
-        .route("/api/v1/keys/{sae}/dec_keys", get(etsi014::get_key_by_id).post(etsi014::get_key_by_ids))
+        .merge(skip::routes())
+        .merge(etsi015::routes())
+        .merge(notify::routes())
+        .route("/api/v1/keys/{*resource}", any(etsi014::serve))
+        .route("/api/v1/openapi.yaml", any(etsi014::description))
         .route("/qurrent/v1/events", post(intake::event))
         .route("/qurrent/v1/terminals", post(intake::terminal))
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -35,5 +72,3 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(etsi014::wrong_method)
         .with_state(state)
 }
-
-const BODY_MAX: usize = 256 * 1024;

@@ -4,11 +4,13 @@
 //! there with the reason. Speeds are for one core by its processor time, unless a row says otherwise.
 
 pub mod end;
+mod kms;
 mod link;
 mod processor;
 
 use serde::Serialize;
 
+pub use self::kms::kms;
 pub use self::link::link;
 
 /// One measured figure.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{audit, bench, demo, fibre, key, link, model, network, node};
+use crate::commands::{audit, backup, bench, bridge, demo, fibre, key, link, model, network, node, store};
 use crate::failure::{Context as _, Outcome};
 use crate::telecontrol::{self, GatewayArgs, TerminalArgs};
 
@@ -37,7 +37,10 @@ enum Command {
     Model(model::ModelArgs),
     Gateway(GatewayArgs),
     Terminal(TerminalArgs),
+    Bridge(bridge::BridgeArgs),
     Audit(audit::AuditArgs),
+    Backup(backup::BackupArgs),
+    Store(store::StoreArgs),
     Fibre(fibre::FibreArgs),
     Bench(bench::BenchArgs),
     #[command(hide = true)]
@@ -71,7 +74,10 @@ fn run(command: Command) -> Outcome<()> {
             Command::Model(args) => Box::pin(model::run(args)).await,
             Command::Gateway(args) => Box::pin(telecontrol::run_gateway(args)).await,
             Command::Terminal(args) => Box::pin(telecontrol::run_terminal(args)).await,
+            Command::Bridge(args) => Box::pin(bridge::run(args)).await,
             Command::Audit(args) => audit::run(args),
+            Command::Backup(args) => tokio::task::block_in_place(|| backup::run(args)),
+            Command::Store(args) => tokio::task::block_in_place(|| store::run(args)),
             Command::Fibre(args) => fibre::run(args).await,
             Command::Bench(args) => tokio::task::block_in_place(|| bench::run(&args)),
             Command::BenchEnd(args) => tokio::task::block_in_place(|| bench::run_end(&args)),

@@ -18,3 +18,10 @@ pub fn utc_now() -> UtcNanos {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UtcNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
+
+/// A wall-clock time as RFC 3339 writes it, in UTC, to the second.
+#[must_use]
+pub fn rfc3339(time: UtcNanos) -> String {
+    let seconds = i64::try_from(time.0 / 1_000_000_000).unwrap_or_default();
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |time| time.to_string())
+}

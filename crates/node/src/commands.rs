@@ -1,7 +1,9 @@
 //! The commands of `qurrent`: arguments, what they do, what they print.
 
 pub mod audit;
+pub mod backup;
 pub mod bench;
+pub mod bridge;
 pub mod demo;
 pub mod fibre;
 pub mod key;
@@ -9,6 +11,7 @@ pub mod link;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod store;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;

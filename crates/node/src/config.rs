@@ -3,7 +3,10 @@
 //! Paths in a file are relative to that file. Secrets stand in files of their own, named by path, and are
 //! refused when others can read them.
 
+mod interwork;
 mod link;
+mod skip;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use types::id::{LinkId, SaeId, SiteId};
 use types::network::Network;
 
+pub use self::interwork::InterworkConfig;
 pub use self::link::{DeviceConfig, HostPort, LinkConfig, LinkSource};
+pub use self::skip::SkipConfig;
+pub use self::store::{BackupConfig, DatabaseSettings, RootProtection, Source, StoreConfig, Unlock};
 use crate::failure::{Context as _, Failure, Outcome};
 
 /// `node.toml`: one site's process.
@@ -34,23 +40,99 @@ pub struct NodeConfig {
     pub models: PathBuf,
     /// File of audit trust: fingerprint of every site's log key.
     pub trust: PathBuf,
-    /// 32-byte file that seals the store.
+    /// File of the key that seals the store: 32 bytes, or sealed itself as `[store] root` says.
     pub root_key: PathBuf,
     /// 32-byte seed of the site's signing key.
     pub signing_seed: PathBuf,
+    /// Certificates, by the id that they name, that may read the view of ETSI GS QKD 015.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controllers: Vec<SaeId>,
     /// Certificate, key and authority of the site.
     pub tls: TlsFiles,
     /// Where the process listens.
     pub listen: Listen,
+    /// Key streams (ETSI GS QKD 004) for SAEs; none if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etsi004: Option<StreamListen>,
     /// The other sites' key management entities.
     #[serde(default)]
     pub peer: Vec<PeerConfig>,
     /// Links that end here.
     #[serde(default)]
     pub link: Vec<LinkConfig>,
+    /// Limits of its TLS listeners.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Whether an SAE may be its own slave. For tests of clients alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_self_pair: bool,
     /// Every SAE of the network and the site that serves it.
     #[serde(default)]
     pub sae: BTreeMap<SaeId, SiteId>,
+    /// SAEs of other networks, and the site of this one that has the other network's KME beside it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub foreign: BTreeMap<SaeId, SiteId>,
+    /// Key management entities of other makers or networks beside this site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interwork: Vec<InterworkConfig>,
+    /// Names of systems for SKIP.
+    #[serde(default, skip_serializing_if = "SkipConfig::is_default")]
+    pub skip: SkipConfig,
+    /// SAEs that are known by the fingerprint of their certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saes: Vec<SaeFingerprint>,
+    /// Where records are, and what protects them.
+    #[serde(default, skip_serializing_if = "StoreConfig::is_default")]
+    pub store: StoreConfig,
+}
+
+/// `[[saes]]`: an SAE whose certificate does not name it as this network knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaeFingerprint {
+    /// Its id in this network.
+    pub id: SaeId,
+    /// SHA-256 of its certificate, hexadecimal; colons are ignored.
+    pub fingerprint: String,
+}
+
+/// `[limits]`: what one caller may take of a site's TLS listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of each listener at once.
+    pub connections: usize,
+    /// Connections from one address, also those that have not shown a certificate yet.
+    pub connections_per_address: usize,
+    /// Connections of one SAE or KME.
+    pub connections_per_caller: usize,
+    /// Seconds that a TLS handshake may take.
+    pub handshake_s: u64,
+    /// Seconds until a request's head is there, counted from the connection or the answer before: also how long an
+    /// idle connection is kept.
+    pub head_s: u64,
+    /// Seconds until a request's body is there.
+    pub body_s: u64,
+    /// Seconds that a client may read nothing of its answer.
+    pub stall_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4_096,
+            connections_per_address: 1_024,
+            connections_per_caller: 256,
+            handshake_s: 5,
+            head_s: 30,
+            body_s: 10,
+            stall_s: 20,
+        }
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Certificate, private key and trusted authority, as PEM files.
@@ -63,6 +145,10 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Own private key.
     pub key: PathBuf,
+    /// Certificates that the authorities have revoked, PEM. One list for each authority of `ca`: a client whose
+    /// authority has none is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<PathBuf>,
 }
 
 /// Addresses that a site's process listens on.
@@ -75,6 +161,14 @@ pub struct Listen {
     pub kx: SocketAddr,
     /// Dashboard, plain HTTP; leave it on a loopback or management address.
     pub dashboard: Option<SocketAddr>,
+}
+
+/// Where SAEs find the key streams of a site.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamListen {
+    /// ETSI GS QKD 004 over mutual TLS.
+    pub listen: SocketAddr,
 }
 
 /// Another site's key management entity.
@@ -142,8 +236,12 @@ impl NodeConfig {
             *path = base.join(&*path);
         }
         config.tls.resolve(base);
+        config.store.resolve(base);
         for link in &mut config.link {
             link.resolve(base);
+        }
+        for peer in &mut config.interwork {
+            peer.resolve(base);
         }
         Ok(config)
     }
@@ -183,9 +281,12 @@ impl FibreConfig {
 }
 
 impl TlsFiles {
-    fn resolve(&mut self, base: &Path) {
+    pub(crate) fn resolve(&mut self, base: &Path) {
         for path in [&mut self.ca, &mut self.certificate, &mut self.key] {
             *path = base.join(&*path);
+        }
+        if let Some(crl) = &mut self.crl {
+            *crl = base.join(&*crl);
         }
     }
 }
@@ -257,7 +358,7 @@ pub fn write_toml(file: &Path, config: &impl Serialize) -> Outcome<()> {
     fs::write(file, text).context(|| format!("cannot write {}", file.display()))
 }
 
-fn read_toml<T: DeserializeOwned>(file: &Path) -> Outcome<T> {
+pub(crate) fn read_toml<T: DeserializeOwned>(file: &Path) -> Outcome<T> {
     let text = read_text(file)?;
     toml::from_str(&text).map_err(|error| {
         Failure::new(format!("configuration {}", file.display()))

@@ -12,10 +12,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crypto::record::Change;
-use kms::{CommitSeq, Counters, Input, Kme, LinkStock, Output, PairStock, Refusal, SupplyReply, SupplyRequest};
+use kms::interwork::{Answer, CallId, Interwork, PeerRequest, Reply};
+use kms::{
+    CommitSeq, Counters, ExportFailure, Input, Kme, LinkStock, Output, PairFlow, PairStock, Refusal, SupplyReply,
+    SupplyRequest,
+};
 use ledger::SiteLog;
 use store::Store;
 use tokio::runtime::Handle;
@@ -27,9 +31,12 @@ use types::event::Event;
 use types::id::{BlockSeq, LinkId, RequestId, SaeId, SiteId};
 use types::units::Time;
 
+use crate::backups::Backups;
 use crate::clock;
 use crate::entropy::os_rng;
+use crate::interwork::Outgoing;
 use crate::kx::{Channel, KxSender};
+use crate::pairs::{Holders, Pairs};
 use crate::report::AuditLine;
 
 /// Handle to the keeper; cheap to clone.
@@ -38,6 +45,7 @@ pub struct Keeper {
     jobs: Sender<Job>,
     saes: Arc<BTreeMap<SaeId, SiteId>>,
     site: SiteId,
+    pairs: Arc<Pairs>,
 }
 
 /// What the site's stocks and counters are now.
@@ -66,7 +74,10 @@ enum Job {
     Persist(Vec<Change>, WhenDurable),
     Record(Vec<Event>, oneshot::Sender<()>),
     Filed(LinkId, WhenFiled),
+    ForeignRequest(String, PeerRequest, oneshot::Sender<Reply>),
+    ForeignAnswer(CallId, Answer),
     Snapshot(oneshot::Sender<Snapshot>),
+    Flows(oneshot::Sender<Vec<PairFlow>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -84,6 +95,10 @@ pub struct KeeperParts {
     pub saes: BTreeMap<SaeId, SiteId>,
     /// Where messages to other KMEs go.
     pub kx: KxSender,
+    /// Interworking with other networks, if this site does, and where its calls go.
+    pub interwork: Option<(Interwork, Sender<Outgoing>)>,
+    /// Backups made beside the work.
+    pub backups: Option<Backups>,
     /// Where the store lives, for messages about the disk.
     pub data: PathBuf,
 }
@@ -94,7 +109,7 @@ impl Keeper {
     pub fn start(parts: KeeperParts, broken: CancellationToken) -> Self {
         let (jobs, inbox) = channel(JOBS_MAX);
         let runtime = Handle::current();
-        let keeper = Self { jobs, saes: Arc::new(parts.saes.clone()), site: parts.site.clone() };
+        let keeper = Self { jobs, saes: Arc::new(parts.saes.clone()), site: parts.site.clone(), pairs: Arc::default() };
         std::thread::Builder::new()
             .name("keeper".to_owned())
             .spawn(move || Worker::new(parts).run(inbox, &runtime, &broken))
@@ -114,11 +129,45 @@ impl Keeper {
         self.saes.get(sae) == Some(&self.site)
     }
 
+    /// The site that serves an SAE.
+    #[must_use]
+    pub fn home(&self, sae: &SaeId) -> Option<&SiteId> {
+        self.saes.get(sae)
+    }
+
+    /// Every SAE of the network.
+    pub fn saes(&self) -> impl Iterator<Item = &SaeId> {
+        self.saes.keys()
+    }
+
+    /// Which pairs of SAEs took keys here.
+    #[must_use]
+    pub fn pairs(&self) -> &Pairs {
+        &self.pairs
+    }
+
     /// Asks the KME for an SAE. `None` when the site is stopping.
     pub async fn request(&self, sae: SaeId, request: SupplyRequest) -> Option<Result<SupplyReply, Refusal>> {
+        let holders = Holders::of(&sae, &request);
         let (reply, answer) = oneshot::channel();
         self.put(Job::Request(sae, request, reply)).await?;
+        let result = answer.await.ok()?;
+        if let (Some(holders), Ok(SupplyReply::Keys(keys))) = (holders, &result) {
+            self.pairs.note(&holders, keys, clock::utc_now());
+        }
+        Some(result)
+    }
+
+    /// Asks the interworking core for a foreign KME. `None` when the site is stopping.
+    pub async fn foreign_request(&self, peer: String, request: PeerRequest) -> Option<Reply> {
+        let (reply, answer) = oneshot::channel();
+        self.put(Job::ForeignRequest(peer, request, reply)).await?;
         answer.await.ok()
+    }
+
+    /// Tells the interworking core what became of a call. `None` when the site is stopping.
+    pub async fn foreign_answer(&self, call: CallId, answer: Answer) -> Option<()> {
+        self.put(Job::ForeignAnswer(call, answer)).await
     }
 
     /// Appends events to the log and waits until they are durable. `None` when the site is stopping.
@@ -132,6 +181,13 @@ impl Keeper {
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, answer) = oneshot::channel();
         self.put(Job::Snapshot(reply)).await?;
+        answer.await.ok()
+    }
+
+    /// What the stocks of all pairs do. `None` when the site is stopping.
+    pub async fn flows(&self) -> Option<Vec<PairFlow>> {
+        let (reply, answer) = oneshot::channel();
+        self.put(Job::Flows(reply)).await?;
         answer.await.ok()
     }
 
@@ -177,10 +233,16 @@ impl Keeper {
 struct Worker {
     parts: KeeperParts,
     replies: HashMap<RequestId, oneshot::Sender<Result<SupplyReply, Refusal>>>,
+    foreign_replies: HashMap<RequestId, oneshot::Sender<Reply>>,
     next_request: u64,
     filed: HashMap<LinkId, WhenFiled>,
     pending: Pending,
     checkpointed: Time,
+    /// How long the last pass to disk took.
+    pass: Duration,
+    /// Whether the last pass served several jobs.
+    crowded: bool,
+    heartbeat: Time,
 }
 
 /// What the next pass to disk holds.
@@ -189,6 +251,7 @@ struct Pending {
     changes: Vec<Change>,
     events: Vec<Event>,
     commit: Option<CommitSeq>,
+    interwork_commit: Option<CommitSeq>,
     durable: Vec<WhenDurable>,
     recorded: Vec<oneshot::Sender<()>>,
 }
@@ -198,6 +261,7 @@ impl Pending {
         self.changes.is_empty()
             && self.events.is_empty()
             && self.commit.is_none()
+            && self.interwork_commit.is_none()
             && self.durable.is_empty()
             && self.recorded.is_empty()
     }
@@ -208,16 +272,24 @@ impl Worker {
         Self {
             parts,
             replies: HashMap::new(),
+            foreign_replies: HashMap::new(),
             next_request: 0,
             filed: HashMap::new(),
             pending: Pending::default(),
             checkpointed: clock::now(),
+            pass: Duration::ZERO,
+            crowded: false,
+            heartbeat: clock::now(),
         }
     }
 
     fn run(mut self, inbox: Receiver<Job>, runtime: &Handle, broken: &CancellationToken) {
         match self.serve(inbox, runtime) {
-            Ok(stopped) => drop(stopped.send(())),
+            Ok(stopped) => {
+                // The store gives its place to another replica when it is dropped: before the process may end.
+                drop(self.parts);
+                let _nobody_waits = stopped.send(());
+            }
             Err(error) => {
                 tracing::error!(
                     data = %self.parts.data.display(), %error,
@@ -232,18 +304,23 @@ impl Worker {
     fn serve(&mut self, mut inbox: Receiver<Job>, runtime: &Handle) -> Result<oneshot::Sender<()>, DiskError> {
         self.settle()?;
         loop {
-            let wait = self.parts.kme.poll_timeout().map_or(IDLE, |at| at.since(clock::now()).min(IDLE));
+            let wait = self.next_timeout().map_or(IDLE, |at| at.since(clock::now()).min(IDLE));
             let mut batch = Vec::new();
             match runtime.block_on(async { timeout(wait, inbox.recv()).await }) {
                 Ok(Some(job)) => batch.push(job),
                 Ok(None) => return Err(DiskError::Abandoned),
                 Err(_) => {}
             }
+            if self.crowded {
+                // Who was answered by the last pass asks again now: their jobs share the next pass.
+                std::thread::sleep(self.pass / GATHER_DIVISOR);
+            }
             while batch.len() < BATCH_MAX
                 && let Ok(job) = inbox.try_recv()
             {
                 batch.push(job);
             }
+            self.crowded = batch.len() > 1;
             for job in batch {
                 if let Some(stop) = self.take(job) {
                     self.settle()?;
@@ -256,12 +333,31 @@ impl Worker {
             if self.parts.kme.poll_timeout().is_some_and(|at| at <= clock::now()) {
                 self.parts.kme.handle_timeout(clock::now(), &mut os_rng());
             }
+            if let Some((core, _)) = &mut self.parts.interwork
+                && core.poll_timeout().is_some_and(|at| at <= clock::now())
+            {
+                core.handle_timeout(clock::now(), &mut os_rng());
+            }
             self.settle()?;
+            self.keep_place()?;
             if self.parts.log.unsigned() > 0 && clock::now() - self.checkpointed > CHECKPOINT_EVERY {
                 self.parts.log.checkpoint()?;
                 self.checkpointed = clock::now();
             }
         }
+    }
+
+    /// Says to the other replicas of the site that this one lives, and makes a backup when one is due.
+    fn keep_place(&mut self) -> Result<(), DiskError> {
+        let due = self.parts.store.heartbeat_every();
+        if due.is_some_and(|every| clock::now() - self.heartbeat >= every) {
+            self.parts.store.heartbeat()?;
+            self.heartbeat = clock::now();
+        }
+        if let Some(backups) = &mut self.parts.backups {
+            backups.tick(&mut self.parts.store);
+        }
+        Ok(())
     }
 
     fn take(&mut self, job: Job) -> Option<oneshot::Sender<()>> {
@@ -281,8 +377,16 @@ impl Worker {
                 self.pending.events.extend(events);
                 self.pending.recorded.push(done);
             }
+            Job::ForeignRequest(peer, request, reply) => {
+                self.next_request += 1;
+                let id = RequestId(self.next_request);
+                self.foreign_replies.insert(id, reply);
+                self.interwork(kms::interwork::Input::Request { id, peer, request });
+            }
+            Job::ForeignAnswer(call, answer) => self.interwork(kms::interwork::Input::Answer { call, answer }),
             Job::Filed(link, call) => drop(self.filed.insert(link, call)),
             Job::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            Job::Flows(reply) => drop(reply.send(self.parts.kme.pairs())),
             Job::Stop(done) => return Some(done),
         }
         None
@@ -291,26 +395,86 @@ impl Worker {
     /// Drains the core and goes to disk until nothing is left to do.
     fn settle(&mut self) -> Result<(), DiskError> {
         loop {
-            while let Some(output) = self.parts.kme.poll_output() {
-                self.put_out(output);
-            }
+            self.drain();
             if self.pending.is_empty() {
                 return Ok(());
             }
-            let pass = std::mem::take(&mut self.pending);
+            let (pass, begun) = (std::mem::take(&mut self.pending), Instant::now());
             if !pass.changes.is_empty() {
                 self.parts.store.commit(&pass.changes)?;
             }
             if !pass.events.is_empty() {
                 self.parts.log.append(clock::utc_now(), &pass.events)?;
             }
+            self.pass = begun.elapsed().min(PASS_MAX);
             if let Some(seq) = pass.commit {
                 self.parts.kme.handle_input(clock::now(), Input::Durable(seq), &mut os_rng());
+            }
+            if let Some(seq) = pass.interwork_commit {
+                self.interwork(kms::interwork::Input::Durable(seq));
             }
             pass.durable.into_iter().for_each(|when_durable| when_durable());
             for done in pass.recorded {
                 let _nobody_waits = done.send(());
             }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        let interwork = self.parts.interwork.as_ref().and_then(|(core, _)| core.poll_timeout());
+        [self.parts.kme.poll_timeout(), interwork].into_iter().flatten().min()
+    }
+
+    /// Until both cores have nothing to say; what one says may make the other speak.
+    fn drain(&mut self) {
+        loop {
+            if let Some(output) = self.parts.kme.poll_output() {
+                self.put_out(output);
+            } else if let Some(output) = self.parts.interwork.as_mut().and_then(|(core, _)| core.poll_output()) {
+                self.put_foreign_out(output);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn interwork(&mut self, input: kms::interwork::Input) {
+        if let Some((core, _)) = &mut self.parts.interwork {
+            core.handle_input(clock::now(), input, &mut os_rng());
+        }
+    }
+
+    fn kme(&mut self, input: Input) {
+        self.parts.kme.handle_input(clock::now(), input, &mut os_rng());
+    }
+
+    fn put_foreign_out(&mut self, output: kms::interwork::Output) {
+        use kms::interwork::Output;
+        match output {
+            Output::Commit { seq, changes, events } => {
+                self.pending.changes.extend(changes);
+                self.pending.events.extend(events);
+                self.pending.interwork_commit = Some(seq);
+            }
+            Output::Call { call, peer, path, body } => {
+                let calls = self.parts.interwork.as_ref().map(|(_, calls)| calls);
+                let sent = calls.is_some_and(|calls| calls.try_send(Outgoing { call, peer, path, body }).is_ok());
+                if !sent {
+                    self.interwork(kms::interwork::Input::Answer { call, answer: Answer::Lost });
+                }
+            }
+            Output::Reply { id, reply } => {
+                if let Some(waiting) = self.foreign_replies.remove(&id) {
+                    drop(waiting.send(reply));
+                }
+            }
+            Output::Import { id, initiator, targets, keys } => {
+                self.kme(Input::Import { id, initiator, targets, keys });
+            }
+            Output::Withdraw { id, initiator, targets, ids } => {
+                self.kme(Input::Withdraw { id, initiator, targets, ids });
+            }
+            Output::Exported { export, result } => self.kme(Input::Exported { export, result }),
         }
     }
 
@@ -333,6 +497,18 @@ impl Worker {
                 }
             }
             Output::PeerMisbehaved { site, reason } => tracing::warn!(%site, reason, "a KME misbehaved"),
+            Output::Imported { id, result } => self.interwork(kms::interwork::Input::Imported { id, result }),
+            Output::Withdrawn { id, result } => self.interwork(kms::interwork::Input::Withdrawn { id, result }),
+            Output::Export { export, peer, master, slave, keys } if self.parts.interwork.is_some() => {
+                self.interwork(kms::interwork::Input::Export { export, peer, master, slave, keys });
+            }
+            Output::ExportVoid { export, peer, master, slave, ids } if self.parts.interwork.is_some() => {
+                self.interwork(kms::interwork::Input::ExportVoid { export, peer, master, slave, ids });
+            }
+            // Left from a time when this site interworked: whether the keys were taken then is not known.
+            Output::Export { export, .. } | Output::ExportVoid { export, .. } => {
+                self.kme(Input::Exported { export, result: Err(ExportFailure::InDoubt) });
+            }
         }
     }
 
@@ -365,6 +541,10 @@ fn audit_line(entry: &ledger::Entry) -> AuditLine {
 
 const JOBS_MAX: usize = 4_096;
 const BATCH_MAX: usize = 512;
+/// Part of a pass's time that is waited for more jobs under load.
+const GATHER_DIVISOR: u32 = 4;
+/// A pass counts as no longer than this.
+const PASS_MAX: Duration = Duration::from_millis(8);
 const AUDIT_LINES: usize = 12;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_millis(500);

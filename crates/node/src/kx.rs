@@ -4,7 +4,8 @@
 //! ```text
 //! frame: u32 length (at most 1 MiB) | u8 channel | bytes
 //! channel 1: a message of the `kms` core      channel 2: a link-state advertisement of the `control` core
-//! channel 3: a site report (JSON) for dashboards
+//! channel 3: a site report (JSON) for dashboards      channel 4: a message of the key streams
+//! channel 6: a notification of key ids, or the answer to one (`docs/formats/notice.md`)
 //! ```
 //!
 //! Provided: peers are known by certificate, order is kept while a connection lasts, dead peers are noticed.
@@ -16,8 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{SinkExt as _, StreamExt as _};
-use rustls::{ClientConfig, ServerConfig};
+use futures_util::{SinkExt as _, StreamExt as _, stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use types::id::SiteId;
 
 use crate::failure::{Context as _, Failure, Outcome};
-use crate::serve;
-use crate::tls::{self, Identity};
+use crate::serve::{self, Guard};
+use crate::tls::{self, Identity, LiveTls};
 
 /// Which core or view a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub enum Channel {
     Control,
     /// Site reports.
     Report,
+    /// Key streams.
+    Streams,
+    /// Notifications of key ids.
+    Notice,
 }
 
 /// What the transport tells its owner.
@@ -82,11 +86,14 @@ impl Channel {
             Self::Kms => 1,
             Self::Control => 2,
             Self::Report => 3,
+            Self::Streams => 4,
+            Self::Notice => 6,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Kms, Self::Control, Self::Report].into_iter().find(|channel| channel.number() == number)
+        let all = [Self::Kms, Self::Control, Self::Report, Self::Streams, Self::Notice];
+        all.into_iter().find(|channel| channel.number() == number)
     }
 }
 
@@ -94,7 +101,7 @@ impl Channel {
 #[must_use]
 pub fn start(
     peers: &[(SiteId, SocketAddr)],
-    config: &Arc<ClientConfig>,
+    tls: &LiveTls,
     events: &mpsc::Sender<KxEvent>,
     stop: &CancellationToken,
 ) -> KxSender {
@@ -102,7 +109,7 @@ pub fn start(
     for (site, address) in peers {
         let (sender, receiver) = mpsc::channel(QUEUE_FRAMES_MAX);
         queues.insert(site.clone(), sender);
-        let dialler = Dialler { site: site.clone(), address: *address, config: config.clone(), events: events.clone() };
+        let dialler = Dialler { site: site.clone(), address: *address, tls: tls.clone(), events: events.clone() };
         let stop = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -115,14 +122,9 @@ pub fn start(
 }
 
 /// Accepts connections of peers until the token is cancelled.
-pub async fn accept(
-    listener: TcpListener,
-    config: Arc<ServerConfig>,
-    events: mpsc::Sender<KxEvent>,
-    stop: CancellationToken,
-) {
+pub async fn accept(listener: TcpListener, guard: Guard, events: mpsc::Sender<KxEvent>, stop: CancellationToken) {
     let stopped = stop.clone();
-    serve::connections(listener, config, stop, move |stream, identity| {
+    serve::connections(listener, guard, stop, move |stream, identity| {
         let (events, stopped) = (events.clone(), stopped.clone());
         async move {
             let Identity::Kme(site) = identity else {
@@ -159,7 +161,7 @@ pub async fn accept(
 struct Dialler {
     site: SiteId,
     address: SocketAddr,
-    config: Arc<ClientConfig>,
+    tls: LiveTls,
     events: mpsc::Sender<KxEvent>,
 }
 
@@ -193,7 +195,7 @@ impl Dialler {
         let what = || format!("site {} at {}", self.site, self.address);
         let tcp = timeout(CONNECT_MAX, TcpStream::connect(self.address)).await.context(what)?.context(what)?;
         tcp.set_nodelay(true).context(what)?;
-        let connector = TlsConnector::from(self.config.clone());
+        let connector = TlsConnector::from(self.tls.client());
         let tls = timeout(CONNECT_MAX, connector.connect(tls::server_name(self.address.ip()), tcp))
             .await
             .context(what)?
@@ -211,16 +213,15 @@ impl Dialler {
         mut connection: Framed<tokio_rustls::client::TlsStream<TcpStream>, LengthDelimitedCodec>,
         queue: &mut mpsc::Receiver<Bytes>,
     ) {
+        let mut frames = Vec::with_capacity(FRAMES_AT_ONCE);
         loop {
             tokio::select! {
-                frame = queue.recv() => match frame {
-                    Some(frame) => {
-                        if connection.send(frame).await.is_err() {
-                            return;
-                        }
+                count = queue.recv_many(&mut frames, FRAMES_AT_ONCE) => {
+                    let mut burst = stream::iter(frames.drain(..).map(Ok));
+                    if count == 0 || connection.send_all(&mut burst).await.is_err() {
+                        return;
                     }
-                    None => return,
-                },
+                }
                 _ = connection.next() => return,
             }
         }
@@ -233,6 +234,8 @@ fn codec() -> LengthDelimitedCodec {
 
 const FRAME_MAX: usize = 1 << 20;
 const QUEUE_FRAMES_MAX: usize = 1_024;
+/// Frames that share one write to the connection.
+const FRAMES_AT_ONCE: usize = 64;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -26,13 +26,15 @@ use serde::{Deserialize, Serialize};
 use types::id::{LinkId, SaeId, SiteId};
 use types::network::Network;
 
+use crate::backups::seconds_since_1970;
 use crate::config::{
-    FibreConfig, FibreLink, LinkConfig, LinkSource, Listen, NodeConfig, PeerConfig, SaeConfig, TlsFiles, read_network,
-    write_secret, write_toml,
+    FibreConfig, FibreLink, Limits, LinkConfig, LinkSource, Listen, NodeConfig, PeerConfig, SaeConfig, SkipConfig,
+    StoreConfig, StreamListen, TlsFiles, read_network, write_secret, write_toml,
 };
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::pki::Authority;
+use crate::quantum::initial_key::InitialKey;
 
 /// What `trust.toml` holds: an auditor's only trust input.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -179,6 +181,27 @@ pub fn provision(network_file: &Path, layout: &Layout, time_scale: f64) -> Outco
     Ok(network)
 }
 
+/// Makes a new initial key of a link and writes it for both ends; returns the files.
+///
+/// # Errors
+/// If there is no such link, or a file cannot be written.
+pub fn rekey(layout: &Layout, link: &LinkId) -> Outcome<Vec<PathBuf>> {
+    let network = read_network(&layout.network())?;
+    let found = network.links().get(link).ok_or_else(|| {
+        Failure::new(format!("network {} has no link {link}", network.name()))
+            .remedy("`qurrent network show` lists its links")
+    })?;
+    let key = SecretBytes::random(INITIAL_KEY_BYTES, &mut os_rng());
+    let initial = InitialKey { generation: InitialKey::generation_at(seconds_since_1970()), key };
+    let mut files = Vec::new();
+    for site in [&found.alice, &found.bob] {
+        let file = layout.site(site).join(initial_key_path(link));
+        initial.write(&file)?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
 /// Origin of a site's audit log.
 ///
 /// # Errors
@@ -302,13 +325,27 @@ fn write_node_config(
         trust: "../../trust.toml".into(),
         root_key: "root.key".into(),
         signing_seed: "signing.seed".into(),
-        tls: TlsFiles { ca: "tls/ca.pem".into(), certificate: "tls/kme.pem".into(), key: "tls/kme.key".into() },
+        tls: TlsFiles {
+            ca: "tls/ca.pem".into(),
+            certificate: "tls/kme.pem".into(),
+            key: "tls/kme.key".into(),
+            crl: None,
+        },
         listen,
+        etsi004: plan.streams.get(site).map(|listen| StreamListen { listen: *listen }),
         peer: peers
             .map(|peer| Ok(PeerConfig { site: peer.clone(), kx: plan.site(peer)?.kx }))
             .collect::<Outcome<_>>()?,
         link: network.links_of(site).map(|(found, _)| link(&found.id)).collect::<Outcome<_>>()?,
+        limits: Limits::default(),
+        allow_self_pair: false,
         sae: saes.clone(),
+        foreign: BTreeMap::new(),
+        interwork: Vec::new(),
+        controllers: Vec::new(),
+        skip: SkipConfig::default(),
+        saes: Vec::new(),
+        store: StoreConfig::default(),
     };
     write_toml(&layout.node(site), &config)
 }
@@ -317,7 +354,7 @@ fn write_sae_config(layout: &Layout, plan: &AddressPlan, sae: &SaeId, site: &Sit
     let config = SaeConfig {
         id: sae.clone(),
         kme: plan.site(site)?.kme,
-        tls: TlsFiles { ca: "ca.pem".into(), certificate: "cert.pem".into(), key: "key.pem".into() },
+        tls: TlsFiles { ca: "ca.pem".into(), certificate: "cert.pem".into(), key: "key.pem".into(), crl: None },
     };
     write_toml(&layout.sae(site, sae).join("sae.toml"), &config)
 }
@@ -325,6 +362,8 @@ fn write_sae_config(layout: &Layout, plan: &AddressPlan, sae: &SaeId, site: &Sit
 /// Who listens where.
 struct AddressPlan {
     sites: BTreeMap<SiteId, Listen>,
+    /// Empty if the network has no key streams.
+    streams: BTreeMap<SiteId, SocketAddr>,
     classical: BTreeMap<LinkId, SocketAddr>,
     fibre: BTreeMap<LinkId, SocketAddr>,
 }
@@ -337,10 +376,14 @@ impl AddressPlan {
             let dashboard = if Some(site) == dashboard_at { Some(ports.take()?) } else { None };
             sites.insert(site.clone(), Listen { kme: ports.take()?, kx: ports.take()?, dashboard });
         }
+        let mut streams = BTreeMap::new();
+        for site in network.sites().keys().filter(|_| network.key_streams()) {
+            streams.insert(site.clone(), ports.take()?);
+        }
         let mut per_link = || -> Outcome<BTreeMap<LinkId, SocketAddr>> {
             network.links().keys().map(|link| Ok((link.clone(), ports.take()?))).collect()
         };
-        Ok(Self { sites, classical: per_link()?, fibre: per_link()? })
+        Ok(Self { sites, streams, classical: per_link()?, fibre: per_link()? })
     }
 
     fn fibre_config(&self, time_scale: f64) -> FibreConfig {

@@ -14,6 +14,7 @@
 
 pub mod classical;
 pub mod fibre;
+pub mod initial_key;
 pub mod link;
 pub mod module;
 pub mod plug;

@@ -7,29 +7,37 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use control::{Advertisement, LinkReport, LinkStateTable, Topology};
+use kms::stream;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use types::id::SiteId;
+use types::id::{LinkId, SiteId};
 use types::network::Network;
 use types::units::{BitLen, BitsPerSecond};
 
+use crate::api::notify::Notices;
 use crate::board::Board;
 use crate::clock;
 use crate::failure::{Context as _, Outcome};
 use crate::keeper::{Keeper, Snapshot};
 use crate::kx::{Channel, KxEvent, KxSender};
 use crate::report::{KeyCounters, PairReport, SiteReport};
+use crate::streams::StreamDesk;
 
 /// Joins transport, control core, keeper and board of one site.
 pub struct Switchboard {
     site: SiteId,
     keeper: Keeper,
+    streams: StreamDesk,
     kx: KxSender,
     board: Arc<Board>,
+    notices: Arc<Notices>,
     states: LinkStateTable,
     sequence: u64,
-    routes: BTreeMap<SiteId, Vec<SiteId>>,
+    /// The ways to each site, the best first.
+    routes: BTreeMap<SiteId, Vec<Vec<SiteId>>>,
+    /// Bits of each link that relays had asked for when last looked at, and how fast they ask.
+    asked: BTreeMap<LinkId, (u64, f64)>,
 }
 
 impl Switchboard {
@@ -37,7 +45,14 @@ impl Switchboard {
     ///
     /// # Errors
     /// Never for a parsed network.
-    pub fn new(network: &Network, site: SiteId, keeper: Keeper, kx: KxSender, board: Arc<Board>) -> Outcome<Self> {
+    pub fn new(
+        network: &Network,
+        site: SiteId,
+        keeper: Keeper,
+        kx: KxSender,
+        board: Arc<Board>,
+        (streams, notices): (StreamDesk, Arc<Notices>),
+    ) -> Outcome<Self> {
         let links = network.links().values().map(|link| (link.id.clone(), link.alice.clone(), link.bob.clone()));
         let topology = Topology::new(links).context(|| "topology".to_owned())?;
         Ok(Self {
@@ -46,9 +61,12 @@ impl Switchboard {
             sequence: clock::utc_now().0,
             site,
             keeper,
+            streams,
             kx,
             board,
+            notices,
             routes: BTreeMap::new(),
+            asked: BTreeMap::new(),
         })
     }
 
@@ -73,13 +91,26 @@ impl Switchboard {
 
     async fn take(&mut self, event: KxEvent) -> Option<()> {
         match event {
-            KxEvent::Up(site) => self.keeper.input(kms::Input::PeerUp(site)).await,
-            KxEvent::Down(site) => self.keeper.input(kms::Input::PeerDown(site)).await,
+            KxEvent::Up(site) => {
+                self.streams.input(stream::Input::PeerUp(site.clone())).await?;
+                self.keeper.input(kms::Input::PeerUp(site)).await
+            }
+            KxEvent::Down(site) => {
+                self.streams.input(stream::Input::PeerDown(site.clone())).await?;
+                self.keeper.input(kms::Input::PeerDown(site)).await
+            }
+            KxEvent::Frame(from, Channel::Streams, bytes) => {
+                self.streams.input(stream::Input::Message { from, bytes: bytes.to_vec() }).await
+            }
             KxEvent::Frame(from, Channel::Kms, bytes) => {
                 self.keeper.input(kms::Input::Message { from, bytes: bytes.to_vec() }).await
             }
             KxEvent::Frame(from, Channel::Control, bytes) => {
                 self.learn(&from, &bytes);
+                Some(())
+            }
+            KxEvent::Frame(from, Channel::Notice, bytes) => {
+                self.notices.frame_arrived(&from, &bytes);
                 Some(())
             }
             KxEvent::Frame(from, Channel::Report, bytes) => {
@@ -111,11 +142,12 @@ impl Switchboard {
         let advertisement = self.advertisement(&snapshot);
         let wire = advertisement.encode();
         self.accept(advertisement);
-        let routes = self.states.routes(clock::now(), &self.site);
+        let routes = self.states.ways(clock::now(), &self.site);
         if routes != self.routes {
             self.routes.clone_from(&routes);
             self.keeper.input(kms::Input::Routes(routes)).await?;
         }
+        self.streams.input(stream::Input::Forecast(self.forecast())).await?;
         let report = self.report(snapshot);
         let encoded = serde_json::to_vec(&report).unwrap_or_default();
         for peer in self.kx.peers() {
@@ -130,15 +162,42 @@ impl Switchboard {
         self.sequence += 1;
         let rates: BTreeMap<_, _> = self.board.links().into_iter().map(|link| (link.link.clone(), link)).collect();
         let links = snapshot.links.iter().map(|stock| {
-            let rate = rates.get(&stock.link).and_then(|link| link.secret_bit_s).unwrap_or_default();
+            // A link that makes no key stays in the routes with what it has left.
+            let rate = rates.get(&stock.link).and_then(|link| link.secret_bit_s).filter(|_| stock.up);
+            let (before, demand) = self.asked.get(&stock.link).copied().unwrap_or((stock.used.asked.0, 0.0));
+            let latest = stock.used.asked.0.saturating_sub(before) as f64 / TICK.as_secs_f64();
+            let demand = demand + (latest - demand) * DEMAND_WEIGHT;
+            self.asked.insert(stock.link.clone(), (stock.used.asked.0, demand));
             LinkReport {
                 link: stock.link.clone(),
-                up: stock.up,
+                up: stock.reached,
                 stock: BitLen(stock.bits_out.0),
-                rate: BitsPerSecond(rate),
+                rate: BitsPerSecond(rate.unwrap_or_default()),
+                demand: BitsPerSecond(demand),
             }
         });
         Advertisement { origin: self.site.clone(), seq: self.sequence, links: links.collect() }
+    }
+
+    /// Bits in a second that can be made for each site: half of what the slowest link of the way makes, since a link's
+    /// key is split by direction.
+    fn forecast(&self) -> BTreeMap<SiteId, u64> {
+        let now = clock::now();
+        let links = self.states.topology().links();
+        let rate = |from: &SiteId, to: &SiteId| {
+            let between = |(alice, bob): &(SiteId, SiteId)| (alice, bob) == (from, to) || (alice, bob) == (to, from);
+            let rates = links.iter().filter(|(_, ends)| between(ends)).filter_map(|(link, _)| {
+                let report = self.states.report(now, from, link).or_else(|| self.states.report(now, to, link))?;
+                (report.rate.0 > 0.0).then_some(report.rate.0)
+            });
+            rates.reduce(f64::max)
+        };
+        let slowest = |path: &Vec<SiteId>| {
+            let rates: Option<Vec<f64>> = path.windows(2).map(|hop| rate(&hop[0], &hop[1])).collect();
+            rates?.into_iter().reduce(f64::min)
+        };
+        let forecasts = self.routes.iter().filter_map(|(site, ways)| Some((site.clone(), slowest(ways.first()?)?)));
+        forecasts.map(|(site, rate)| (site, whole_bits(rate / 2.0))).collect()
     }
 
     fn report(&self, snapshot: Snapshot) -> SiteReport {
@@ -153,7 +212,7 @@ impl Switchboard {
             peer: pair.peer.clone(),
             ready: pair.ready.into(),
             target: pair.target.into(),
-            path: self.routes.get(&pair.peer).cloned().unwrap_or_default(),
+            path: self.routes.get(&pair.peer).and_then(|ways| ways.first()).cloned().unwrap_or_default(),
         });
         let counters = snapshot.counters;
         SiteReport {
@@ -177,5 +236,14 @@ impl Switchboard {
     }
 }
 
+/// A rate in whole bits; what is out of range is cut to it.
+fn whole_bits(rate: f64) -> u64 {
+    let capped = rate.clamp(0.0, f64::from(u32::MAX));
+    // A float between 0 and 2^32 prints as at most ten digits before its point.
+    format!("{capped:.0}").parse().unwrap_or_default()
+}
+
+/// Weight of the latest tick in the demand that is told.
+const DEMAND_WEIGHT: f64 = 0.1;
 const TICK: Duration = Duration::from_millis(500);
 const ADVERTISEMENT_AGE_MAX: Duration = Duration::from_secs(5);

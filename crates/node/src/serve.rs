@@ -1,5 +1,8 @@
 //! The accept loop of a TLS server: one task a connection, so that a silent client delays nobody; limits on
-//! connections, handshake time and header time.
+//! connections, addresses, callers and time.
+
+mod counts;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +11,6 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -17,8 +19,30 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::counts::{Counts, Seldom};
+use self::stream::HttpStream;
+use crate::config::{Limits, NodeConfig};
 use crate::failure::{Failure, Outcome};
-use crate::tls::{self, Identity};
+use crate::tls::{Identity, LiveTls};
+
+/// What guards a site's TLS listeners; cheap to clone.
+#[derive(Clone)]
+pub struct Guard {
+    /// Certificates, authorities, revocations.
+    pub tls: LiveTls,
+    /// What one caller may take.
+    pub limits: Limits,
+}
+
+impl Guard {
+    /// Reads a site's certificates and limits.
+    ///
+    /// # Errors
+    /// As [`LiveTls::open`].
+    pub fn open(config: &NodeConfig) -> Outcome<Self> {
+        Ok(Self { tls: LiveTls::open(config)?, limits: config.limits })
+    }
+}
 
 /// Binds a listener; says which address and what to do when it is taken.
 ///
@@ -33,16 +57,21 @@ pub async fn bind(address: SocketAddr, what: &str) -> Outcome<TcpListener> {
 }
 
 /// Serves a router over mutual TLS until the token is cancelled. Handlers find the caller as an
-/// `Extension<Identity>`.
-pub async fn https(listener: TcpListener, config: Arc<ServerConfig>, router: Router, stop: CancellationToken) {
-    connections(listener, config, stop.clone(), move |stream, identity| {
+/// `Extension<Identity>`. A connection carries one request at a time.
+pub async fn https(listener: TcpListener, guard: Guard, router: Router, stop: CancellationToken) {
+    let limits = guard.limits;
+    connections(listener, guard, stop.clone(), move |stream, identity| {
         let router = router.clone().layer(axum::Extension(identity));
         let stop = stop.clone();
         async move {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_MAX)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+                .header_read_timeout(Duration::from_secs(limits.head_s))
+                .max_buf_size(HEAD_BYTES_MAX)
+                .serve_connection(
+                    TokioIo::new(HttpStream::new(stream, Duration::from_secs(limits.stall_s))),
+                    TowerToHyperService::new(router),
+                );
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => drop(ended),
@@ -56,19 +85,44 @@ pub async fn https(listener: TcpListener, config: Arc<ServerConfig>, router: Rou
     .await;
 }
 
-/// Accepts TLS connections with a known identity and hands each to `handle` in its own task.
-pub async fn connections<F, Fut>(listener: TcpListener, config: Arc<ServerConfig>, stop: CancellationToken, handle: F)
+/// Accepts TLS connections with a known identity and hands each to `handle` in its own task. A connection ends when
+/// its client's certificate is not accepted any more.
+pub async fn connections<F, Fut>(listener: TcpListener, guard: Guard, stop: CancellationToken, handle: F)
 where
     F: Fn(TlsStream<TcpStream>, Identity) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let acceptor = TlsAcceptor::from(config);
     let handle = Arc::new(handle);
-    accept(&listener, CONNECTIONS_MAX, &stop, &TaskTracker::new(), |tcp| {
-        let (acceptor, handle) = (acceptor.clone(), handle.clone());
+    let limits = guard.limits;
+    let addresses = Counts::new(limits.connections_per_address);
+    let callers = Arc::new(Counts::new(limits.connections_per_caller));
+    let turned_away = Arc::new(Seldom::default());
+    accept(&listener, limits.connections, &stop, &TaskTracker::new(), |tcp| {
+        let address = tcp.peer_addr().map(|peer| peer.ip()).ok();
+        let counted = address.and_then(|address| addresses.take(&address));
+        let (guard, handle, callers, turned_away) =
+            (guard.clone(), handle.clone(), callers.clone(), turned_away.clone());
         async move {
-            if let Some((stream, identity)) = handshake(acceptor, tcp).await {
-                handle(stream, identity).await;
+            let Some(_counted) = counted else {
+                if let Some(times) = turned_away.happened() {
+                    tracing::warn!(?address, times, "too many connections of one address; turned away");
+                }
+                return;
+            };
+            let changes = guard.tls.changes();
+            let Some((stream, identity)) = handshake(&guard, tcp).await else { return };
+            let Some(_of_caller) = callers.take(&identity) else {
+                if let Some(times) = turned_away.happened() {
+                    tracing::warn!(?identity, times, "too many connections of one caller; turned away");
+                }
+                return;
+            };
+            let mut peers = guard.tls.watch_over(stream.get_ref().1.peer_certificates().unwrap_or_default(), changes);
+            tokio::select! {
+                () = handle(stream, identity.clone()) => {}
+                () = peers.refused() => {
+                    tracing::warn!(?identity, "a connection was closed: its certificate is not accepted any more");
+                }
             }
         }
     })
@@ -87,12 +141,15 @@ pub async fn accept<F, Fut>(
     Fut: Future<Output = ()> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(max));
+    let (full, failed) = (Seldom::default(), Seldom::default());
     loop {
         let tcp = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((tcp, _)) => tcp,
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed");
+                    if let Some(times) = failed.happened() {
+                        tracing::warn!(%error, times, "accept failed");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -100,7 +157,9 @@ pub async fn accept<F, Fut>(
             () = stop.cancelled() => return,
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!("more than {max} connections; one was turned away");
+            if let Some(times) = full.happened() {
+                tracing::warn!(times, "more than {max} connections; turned away");
+            }
             continue;
         };
         let connection = handle(tcp);
@@ -111,28 +170,32 @@ pub async fn accept<F, Fut>(
     }
 }
 
-async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, Identity)> {
+async fn handshake(guard: &Guard, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, Identity)> {
     tcp.set_nodelay(true).ok()?;
-    let stream = match timeout(HANDSHAKE_MAX, acceptor.accept(tcp)).await {
+    let from = tcp.peer_addr().ok()?;
+    let acceptor = TlsAcceptor::from(guard.tls.server());
+    let stream = match timeout(Duration::from_secs(guard.limits.handshake_s), acceptor.accept(tcp)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::info!(%error, "TLS handshake refused");
+            tracing::info!(%from, %error, "TLS handshake refused");
             return None;
         }
-        Err(_) => return None,
+        Err(_) => {
+            tracing::debug!(%from, "TLS handshake not done in time");
+            return None;
+        }
     };
-    let identity = stream.get_ref().1.peer_certificates().and_then(|chain| tls::identity(chain.first()?));
+    let identity = stream.get_ref().1.peer_certificates().and_then(|chain| guard.tls.identity(chain.first()?));
     match identity {
         Some(identity) => Some((stream, identity)),
         None => {
-            tracing::info!("a client's certificate names neither KME nor SAE");
+            tracing::info!(%from, "a client's certificate names neither KME nor SAE");
             None
         }
     }
 }
 
-const CONNECTIONS_MAX: usize = 4_096;
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-const HEADER_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a request's head, and of its body that wait to be read.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -13,26 +13,34 @@ use crypto::record::{Record, Table};
 use crypto::secret::Key256;
 use crypto::sign::SigningKey;
 use kms::Kme;
+use kms::interwork::Interwork;
 use ledger::SiteLog;
-use store::{RootKey, Store};
+use store::{Loaded, Store, Writer};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use types::event::Event;
+use types::id::SiteId;
 use types::network::Network;
 use types::quantum::Role;
 
+use crate::api::etsi015::View;
+use crate::api::notify::Notices;
 use crate::api::{self, ApiState};
+use crate::backups::Backups;
 use crate::board::Board;
 use crate::config::{NodeConfig, read_network, read_secret};
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
+use crate::interwork::{self, Gateway};
 use crate::keeper::{Keeper, KeeperParts};
 use crate::kx;
 use crate::provision::log_origin;
 use crate::quantum::link::{LinkEndConfig, LinkTask};
 use crate::routes::Switchboard;
-use crate::{clock, dashboard, serve, tls};
+use crate::serve::Guard;
+use crate::streams::StreamDesk;
+use crate::{clock, dashboard, serve};
 
 /// Runs a site until `stop` is cancelled.
 ///
@@ -43,17 +51,21 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
     if !network.sites().contains_key(&config.site) {
         return Err(Failure::new(format!("the network file has no site {}", config.site)));
     }
+    let guard = Guard::open(&config)?;
+    // First, because a replica that waits for its turn must not take connections.
+    let Some(store) = open_store(&config, &stop).await? else { return Ok(()) };
     let listeners = Listeners::bind(&config, &network).await?;
-    let server_tls = tls::server(&config.tls)?;
-    let client_tls = tls::client(&config.tls)?;
-    let state = State::open(&config, &network)?;
+    let gateway = Gateway::open(&config).await?;
+    let state = State::open(&config, &network, store)?;
 
     let board = Arc::new(Board::new());
     let broken = CancellationToken::new();
     let (kx_events, kx_inbox) = mpsc::channel(KX_EVENTS_MAX);
     let peers: Vec<_> = config.peer.iter().map(|peer| (peer.site.clone(), peer.kx)).collect();
     let tasks = stop.child_token();
-    let kx = kx::start(&peers, &client_tls, &kx_events, &tasks);
+    let (foreign_calls, foreign_inbox) = mpsc::channel(FOREIGN_CALLS_MAX);
+    let kx = kx::start(&peers, &guard.tls, &kx_events, &tasks);
+    tokio::spawn(guard.tls.clone().keep_fresh(tasks.clone()));
     let keeper = Keeper::start(
         KeeperParts {
             site: config.site.clone(),
@@ -62,6 +74,8 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
             log: state.log,
             saes: config.sae.clone(),
             kx: kx.clone(),
+            interwork: state.interwork.map(|core| (core, foreign_calls)),
+            backups: state.backups,
             data: config.data.clone(),
         },
         broken.clone(),
@@ -70,13 +84,28 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
 
     let mut links = Vec::new();
     for (end, listener) in state.links.into_iter().zip(listeners.classical) {
-        links.push(LinkTask::start(end, listener, &keeper, &board, &tasks).await?);
+        // One without authentication key waits for it; the others run.
+        if let Some(end) = end {
+            links.push(LinkTask::start(end, listener, &keeper, &board, &tasks).await?);
+        }
     }
-    let switchboard = Switchboard::new(&network, config.site.clone(), keeper.clone(), kx, board.clone())?;
+    let streams = StreamDesk::start(&config.site, &config.sae, &keeper, &kx, &tasks);
+    gateway.start(&keeper, foreign_inbox, &tasks);
+    if let Some(listener) = listeners.streams {
+        tracing::info!(at = ?listener.local_addr().ok(), "key streams are offered");
+        tokio::spawn(api::etsi004::serve(listener, guard.clone(), streams.clone(), tasks.clone()));
+    }
+    let notices = Arc::new(Notices::new(keeper.clone(), kx.clone(), tasks.clone()));
+    let view = Arc::new(View::new(&network, &config));
+    tokio::spawn(view.clone().run(keeper.clone(), board.clone(), tasks.clone()));
+    let desks = (streams.clone(), notices.clone());
+    let switchboard = Switchboard::new(&network, config.site.clone(), keeper.clone(), kx, board.clone(), desks)?;
     tokio::spawn(switchboard.run(kx_inbox, tasks.clone()));
-    tokio::spawn(kx::accept(listeners.kx, server_tls.clone(), kx_events, tasks.clone()));
-    let router = api::router(ApiState { keeper: keeper.clone(), board: board.clone() });
-    let https = tokio::spawn(serve::https(listeners.kme, server_tls, router, tasks.clone()));
+    let skip = Arc::new(config.skip.clone());
+    tokio::spawn(kx::accept(listeners.kx, guard.clone(), kx_events, tasks.clone()));
+    let body_time = Duration::from_secs(config.limits.body_s);
+    let router = api::router(ApiState::new(keeper.clone(), board.clone(), (notices, skip, view), body_time));
+    let https = tokio::spawn(serve::https(listeners.kme, guard, router, tasks.clone()));
     if let Some(listener) = listeners.dashboard {
         tokio::spawn(dashboard::serve(listener, board, network, tasks.clone()));
     }
@@ -104,6 +133,7 @@ struct Listeners {
     kme: TcpListener,
     kx: TcpListener,
     dashboard: Option<TcpListener>,
+    streams: Option<TcpListener>,
     /// In the order of the configuration's links; `None` where this site is Bob.
     classical: Vec<Option<TcpListener>>,
 }
@@ -130,6 +160,10 @@ impl Listeners {
                 Some(address) => Some(serve::bind(address, "the dashboard").await?),
                 None => None,
             },
+            streams: match &config.etsi004 {
+                Some(streams) => Some(serve::bind(streams.listen, "ETSI GS QKD 004").await?),
+                None => None,
+            },
             classical,
         })
     }
@@ -140,38 +174,89 @@ struct State {
     store: Store,
     log: SiteLog,
     kme: Kme,
-    links: Vec<LinkEndConfig>,
+    interwork: Option<Interwork>,
+    backups: Option<Backups>,
+    /// In the order of the configuration; `None` where a link waits for a new initial key.
+    links: Vec<Option<LinkEndConfig>>,
 }
 
 impl State {
-    fn open(config: &NodeConfig, network: &Network) -> Outcome<Self> {
-        fs::create_dir_all(&config.data).context(|| format!("cannot make folder {}", config.data.display()))?;
-        let root =
-            RootKey::from_file(&config.root_key).context(|| format!("root key {}", config.root_key.display()))?;
+    fn open(config: &NodeConfig, network: &Network, mut store: Store) -> Outcome<Self> {
         let seed = Key256::copy_of(&*read_secret::<32>(&config.signing_seed)?);
-        let store_dir = config.data.join("store");
-        let (mut store, records) =
-            Store::open(&store_dir, root, os_rng()).context(|| format!("store {}", store_dir.display()))?;
+        let what = || "records of the key store".to_owned();
+        let backup = config.store.backup.clone();
+        let backups = backup.map(|backup| Backups::new(config.site.clone(), backup)).transpose()?;
+        if let Some(number) = store.incarnation().context(what)?.filter(|life| life.restored_from.is_some()) {
+            tracing::warn!(incarnation = number.number, "this store was restored from a backup");
+        }
         let origin = log_origin(network, &config.site)?;
         let log = SiteLog::open(&config.log_dir(), origin, SigningKey::from_seed(&seed), clock::utc_now())
             .context(|| format!("audit log {}", config.log_dir().display()))?;
 
-        let (for_links, for_kme): (Vec<_>, Vec<_>) = records.into_iter().partition(is_of_link);
-        let stock = network.stock();
-        let mut kms_config = kms::Config::new(config.site.clone());
-        kms_config.target_keys = stock.target_keys;
-        kms_config.low_water_keys = stock.low_water_keys;
-        let mut kme =
-            Kme::restore(clock::now(), kms_config, for_kme).context(|| "records of the key store".to_owned())?;
-        kme.handle_input(clock::now(), kms::Input::Directory(config.sae.clone()), &mut os_rng());
+        let mut for_links = Vec::new();
+        for table in LINK_TABLES {
+            for record in store.records_of(table).context(what)? {
+                for_links.push(record.and_then(Loaded::whole).context(what)?);
+            }
+        }
+        // Before the KME's records are read: a link that begins anew gives up its pool.
         let links = LinkEndConfig::restore_all(config, network, for_links, &mut store)?;
-        Ok(Self { store, log, kme, links })
+        let for_others = store.records().context(what)?.map(|record| record.and_then(Loaded::whole));
+        let for_others: Result<Vec<Record>, _> = for_others
+            .filter(|record| record.as_ref().map_or(true, |record| !LINK_TABLES.contains(&record.table)))
+            .collect();
+        let (for_interwork, for_kme): (Vec<_>, Vec<_>) =
+            for_others.context(what)?.into_iter().partition(|record| record.table == Table::Interwork);
+        let mut settings = kme_settings(network, &config.site);
+        settings.allow_self_pair = config.allow_self_pair;
+        let mut kme = Kme::restore(clock::now(), settings, for_kme).context(what)?;
+        let interwork = interwork::settings(config)?
+            .map(|settings| Interwork::restore(clock::now(), settings, for_interwork).context(what))
+            .transpose()?;
+        let beside = interwork.as_ref().map(Interwork::foreign_saes).unwrap_or_default();
+        let mut directory = config.sae.clone();
+        directory.extend(config.foreign.clone());
+        directory.extend(beside.keys().map(|sae| (sae.clone(), config.site.clone())));
+        kme.handle_input(clock::now(), kms::Input::Directory(directory), &mut os_rng());
+        kme.handle_input(clock::now(), kms::Input::Foreign(beside), &mut os_rng());
+        Ok(Self { store, log, kme, interwork, backups, links })
     }
 }
 
-fn is_of_link(record: &Record) -> bool {
-    matches!(record.table, Table::LinkState | Table::LinkAuthentication | Table::LinkPending)
+/// Settings of a site's KME.
+pub(crate) fn kme_settings(network: &Network, site: &SiteId) -> kms::Config {
+    let stock = network.stock();
+    let mut settings = kms::Config::new(site.clone());
+    settings.started = clock::utc_now();
+    settings.target_keys = stock.target_keys;
+    settings.low_water_keys = stock.low_water_keys;
+    settings
 }
+
+/// Opens the store; with a database this may take as long as another replica writes. `None` when the stop came first.
+async fn open_store(config: &NodeConfig, stop: &CancellationToken) -> Outcome<Option<Store>> {
+    fs::create_dir_all(&config.data).context(|| format!("cannot make folder {}", config.data.display()))?;
+    let (config, stop) = (config.clone(), stop.clone());
+    let mut said = None;
+    let waiting = move |stop: &CancellationToken, writer: &Writer| {
+        if said.as_ref() != Some(&writer.replica) {
+            tracing::info!(writer = %writer.replica, "another replica of the site writes; waiting for its place");
+            said = Some(writer.replica.clone());
+        }
+        !stop.is_cancelled()
+    };
+    let open = move || {
+        let mut waiting = waiting;
+        let opened = config.open_store(|writer| waiting(&stop, writer));
+        match opened {
+            Err(_) if stop.is_cancelled() => Ok(None),
+            opened => opened.map(Some),
+        }
+    };
+    tokio::task::spawn_blocking(open).await.context(|| "opening the store".to_owned())?
+}
+
+const LINK_TABLES: [Table; 3] = [Table::LinkState, Table::LinkAuthentication, Table::LinkPending];
 
 fn started(config: &NodeConfig) -> Outcome<Event> {
     let text = toml::to_string(config).context(|| "configuration".to_owned())?;
@@ -189,4 +274,5 @@ fn disk_failed(config: &NodeConfig) -> Failure {
 }
 
 const KX_EVENTS_MAX: usize = 4_096;
+const FOREIGN_CALLS_MAX: usize = 1_024;
 const DRAIN_MAX: Duration = Duration::from_secs(3);

@@ -2,18 +2,24 @@
 //! other side is.
 //!
 //! An identity stands in the certificate as SAN URI `urn:qurrent:kme:<site>` or `urn:qurrent:sae:<id>`; for
-//! SAEs of other makers the subject's common name counts when there is no such URI.
+//! SAEs of other makers the subject's common name counts when there is no such URI. A certificate whose fingerprint
+//! stands in `node.toml` is that SAE, whatever it says itself.
+
+mod live;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use types::id::{SaeId, SiteId};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+pub use self::live::{LiveTls, Peers};
 use crate::config::TlsFiles;
 use crate::failure::{Context as _, Failure, Outcome};
 
@@ -23,7 +29,7 @@ pub const KME_URN: &str = "urn:qurrent:kme:";
 pub const SAE_URN: &str = "urn:qurrent:sae:";
 
 /// Who a certificate names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// A key management entity.
     Kme(SiteId),
@@ -31,29 +37,36 @@ pub enum Identity {
     Sae(SaeId),
 }
 
-/// Server side: asks every client for a certificate of the authority.
-///
-/// # Errors
-/// If a file is missing or does not fit; it is named.
-pub fn server(files: &TlsFiles) -> Outcome<Arc<ServerConfig>> {
-    let roots = Arc::new(authorities(files)?);
-    let verifier =
-        WebPkiClientVerifier::builder(roots).build().context(|| format!("authority file {}", files.ca.display()))?;
-    let mut config = ServerConfig::builder_with_protocol_versions(rustls::ALL_VERSIONS)
+/// Server side: asks every client for a certificate of the authority that is not revoked.
+fn server(files: &TlsFiles, verifier: Arc<dyn ClientCertVerifier>) -> Outcome<Arc<ServerConfig>> {
+    let config = ServerConfig::builder_with_protocol_versions(rustls::ALL_VERSIONS)
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain(files)?, key(files)?)
         .context(|| format!("certificate {} does not fit its key", files.certificate.display()))?;
-    config.alpn_protocols = Vec::new();
     Ok(Arc::new(config))
 }
 
-/// Client side: shows the own certificate and checks the server's.
+/// What a client's certificate is held against.
+fn verifier(files: &TlsFiles) -> Outcome<Arc<dyn ClientCertVerifier>> {
+    let mut builder = WebPkiClientVerifier::builder(Arc::new(authorities(files)?)).only_check_end_entity_revocation();
+    if let Some(file) = &files.crl {
+        builder = builder.with_crls(revoked(file)?);
+    }
+    builder.build().context(|| format!("authority file {}", files.ca.display()))
+}
+
+/// Client side: shows the own certificate and checks the server's, which must not be revoked.
 ///
 /// # Errors
 /// If a file is missing or does not fit; it is named.
 pub fn client(files: &TlsFiles) -> Outcome<Arc<ClientConfig>> {
+    let mut verifier = WebPkiServerVerifier::builder(Arc::new(authorities(files)?)).only_check_end_entity_revocation();
+    if let Some(file) = &files.crl {
+        verifier = verifier.with_crls(revoked(file)?);
+    }
+    let verifier = verifier.build().context(|| format!("authority file {}", files.ca.display()))?;
     let config = ClientConfig::builder_with_protocol_versions(rustls::ALL_VERSIONS)
-        .with_root_certificates(authorities(files)?)
+        .with_webpki_verifier(verifier)
         .with_client_auth_cert(chain(files)?, key(files)?)
         .context(|| format!("certificate {} does not fit its key", files.certificate.display()))?;
     Ok(Arc::new(config))
@@ -117,6 +130,17 @@ fn certificates(file: &std::path::Path) -> Outcome<Vec<CertificateDer<'static>>>
         return Err(Failure::new(format!("certificate file {} holds no certificate", file.display())));
     }
     Ok(found)
+}
+
+fn revoked(file: &std::path::Path) -> Outcome<Vec<CertificateRevocationListDer<'static>>> {
+    let lists = CertificateRevocationListDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .context(|| format!("revocation list {}", file.display()))?;
+    if lists.is_empty() {
+        return Err(Failure::new(format!("revocation list {} holds no list", file.display()))
+            .remedy("write it as PEM (`openssl crl -outform PEM`), or take `crl` out of node.toml"));
+    }
+    Ok(lists)
 }
 
 fn key(files: &TlsFiles) -> Outcome<PrivateKeyDer<'static>> {

@@ -26,12 +26,14 @@ enum CrateKind {
     Shell,
 }
 
-const PLACES: [Place; 14] = [
+const PLACES: [Place; 16] = [
     Place { layer: "foundation", name: "kernels", kind: CrateKind::Core },
     Place { layer: "foundation", name: "types", kind: CrateKind::Core },
     Place { layer: "foundation", name: "crypto", kind: CrateKind::Core },
     Place { layer: "quantum", name: "optics", kind: CrateKind::Core },
     Place { layer: "quantum", name: "link", kind: CrateKind::Core },
+    Place { layer: "key management", name: "etsi", kind: CrateKind::Core },
+    Place { layer: "key management", name: "client", kind: CrateKind::IoBearing },
     Place { layer: "key management", name: "store", kind: CrateKind::IoBearing },
     Place { layer: "key management", name: "kms", kind: CrateKind::Core },
     Place { layer: "control", name: "control", kind: CrateKind::Core },

@@ -1,205 +1,185 @@
 //! ETSI GS QKD 014 V1.1.1: status, get key, get key with key IDs.
 //!
-//! Provided: GET and POST forms, exact error texts, a JSON body on every error, all or nothing.
-//! Not provided yet: additional slave SAEs (`max_SAE_ID_count` is 0) and extensions of our own; a mandatory
-//! extension is refused with the standard's text, an optional one is ignored.
+//! Provided: GET and POST forms, exact error texts, a JSON body with a code on every error, all or nothing. The
+//! messages themselves are in [`etsi::etsi014`].
+//!
+//! | status | when |
+//! |---|---|
+//! | 400 | malformed, out of range, unknown SAE or key, an extension that must be refused |
+//! | 401 | the certificate names no SAE of this site, or the key is another SAE's |
+//! | 503 | not enough key, other KME down, busy: with `Retry-After` |
+//! | 404, 405, 408, 413, 415 | no such path; no such method; body late, too large, said to be no JSON |
 
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use kms::{PairStatus, Refusal, SuppliedKey, SupplyReply, SupplyRequest};
-use serde_json::{Map, Value, json};
-use types::id::{KeyId, SaeId};
-use zeroize::Zeroizing;
+use bytes::Bytes;
+use etsi::etsi014::{
+    self, BODY_MAX, BadRequest, Call, ErrorBody, KeyIds, KeyRequest, Reason, Resource, Status, StatusExtension,
+    write_container,
+};
+use http_body_util::BodyExt as _;
+use kms::{PairStatus, Refusal, SupplyReply, SupplyRequest, Wishes};
+use tokio::time::timeout;
+use types::id::SaeId;
 
 use super::ApiState;
-use crate::client::Status;
 use crate::tls::Identity;
 
-/// GET `/api/v1/keys/{slave_SAE_ID}/status`.
-pub(super) async fn status(
+mod wishes;
+
+/// Every resource of the standard. One handler for all, so that path, method and body are judged in one order and
+/// answered in one form.
+pub(super) async fn serve(
     State(state): State<ApiState>,
     Extension(caller): Extension<Identity>,
-    Path(slave): Path<String>,
+    request: Request,
 ) -> Response {
-    let request = sae(&slave).map(|slave| SupplyRequest::Status { slave });
-    answer(&state, caller, request).await
+    match respond(&state, &caller, request).await {
+        Ok(response) => response,
+        Err(refused) => {
+            // Codes only: what a client sent may hold a key.
+            tracing::info!(?caller, status = %refused.status, reason = ?refused.body.reason(), "request refused");
+            refused.into_response()
+        }
+    }
 }
 
-/// POST `/api/v1/keys/{slave_SAE_ID}/enc_keys`.
-pub(super) async fn get_key(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Identity>,
-    Path(slave): Path<String>,
-    body: Bytes,
-) -> Response {
-    let request = sae(&slave).and_then(|slave| key_request(slave, &body));
-    answer(&state, caller, request).await
-}
-
-/// GET `/api/v1/keys/{slave_SAE_ID}/enc_keys?number=N&size=BITS`.
-pub(super) async fn get_key_simple(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Identity>,
-    Path(slave): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let request = sae(&slave).and_then(|slave| simple_key_request(slave, query.as_deref().unwrap_or_default()));
-    answer(&state, caller, request).await
-}
-
-/// GET `/api/v1/keys/{master_SAE_ID}/dec_keys?key_ID=UUID`.
-pub(super) async fn get_key_by_id(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Identity>,
-    Path(master): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let request = sae(&master).and_then(|master| {
-        let id = match pairs(query.as_deref().unwrap_or_default()).as_slice() {
-            [(name, id)] if name == "key_ID" => key_id(id)?,
-            _ => return Err(Bad::new("exactly one key_ID is needed", "use POST for several")),
-        };
-        Ok(SupplyRequest::Decrypt { master, ids: vec![id] })
-    });
-    answer(&state, caller, request).await
-}
-
-/// POST `/api/v1/keys/{master_SAE_ID}/dec_keys`.
-pub(super) async fn get_key_by_ids(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Identity>,
-    Path(master): Path<String>,
-    body: Bytes,
-) -> Response {
-    let request = sae(&master).and_then(|master| Ok(SupplyRequest::Decrypt { master, ids: key_ids(&body)? }));
-    answer(&state, caller, request).await
+/// Description of the resources for programs (OpenAPI).
+pub(super) async fn description(method: Method) -> Response {
+    if method != Method::GET {
+        return Refused::method("GET").into_response();
+    }
+    ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI).into_response()
 }
 
 /// Any other path.
 pub(super) async fn unknown_path() -> Response {
-    error(
-        StatusCode::NOT_FOUND,
-        "no such resource",
-        &json!({ "paths": "/api/v1/keys/{SAE_ID}/status, enc_keys, dec_keys" }),
-    )
+    Refused::path().into_response()
 }
 
-/// Any other verb on a known path.
+/// Any other method on a known path.
 pub(super) async fn wrong_method() -> Response {
-    error(StatusCode::METHOD_NOT_ALLOWED, "this resource has no such method", &json!({}))
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this resource has no such method", Reason::MethodNotAllowed)
+        .into_response()
 }
 
-/// A request that is wrong in itself; answered 400 without asking the KME.
-struct Bad {
-    message: String,
-    detail: String,
-}
-
-impl Bad {
-    fn new(message: &str, detail: impl Into<String>) -> Self {
-        Self { message: message.to_owned(), detail: detail.into() }
-    }
-}
-
-async fn answer(state: &ApiState, caller: Identity, request: Result<SupplyRequest, Bad>) -> Response {
+async fn respond(state: &ApiState, caller: &Identity, request: Request) -> Result<Response, Refused> {
+    let resource = Resource::parse(request.uri().path()).ok_or_else(Refused::path)?;
+    let call = resource.call;
+    let is_post = match *request.method() {
+        Method::GET => false,
+        Method::POST if call != Call::Status => true,
+        // HEAD as well: it would take keys and show none.
+        _ => return Err(Refused::method(call.methods())),
+    };
     let Identity::Sae(sae) = caller else {
-        return error(StatusCode::UNAUTHORIZED, "the certificate names a KME, not an SAE", &json!({}));
+        let message = "the certificate names a KME, not an SAE";
+        return Err(Refused::new(StatusCode::UNAUTHORIZED, message, Reason::NotAuthorised));
     };
-    let request = match request {
-        Ok(request) => request,
-        Err(bad) => return error(StatusCode::BAD_REQUEST, &bad.message, &json!({ "reason": bad.detail })),
-    };
-    match state.keeper.request(sae, request).await {
-        Some(Ok(SupplyReply::Status(status))) => Json(status_body(status)).into_response(),
-        Some(Ok(SupplyReply::Keys(keys))) => key_container(&keys),
-        Some(Err(refusal)) => refused(&refusal),
-        None => error(StatusCode::SERVICE_UNAVAILABLE, "the key management entity is stopping", &json!({})),
-    }
-}
-
-/// Key request (ETSI GS QKD 014, 6.2): every member optional, unknown members ignored.
-fn key_request(slave: SaeId, body: &[u8]) -> Result<SupplyRequest, Bad> {
-    let members = object(body)?;
-    let mandatory = list(&members, "extension_mandatory")?;
-    if !mandatory.is_empty() {
-        return Err(Bad::new("not all extension_mandatory parameters are supported", "this KME supports none"));
-    }
-    list(&members, "extension_optional")?;
-    let additional = list(&members, "additional_slave_SAE_IDs")?
-        .iter()
-        .map(|id| sae(id.as_str().unwrap_or_default()))
-        .collect::<Result<_, _>>()?;
-    let number = number(&members, "number")?.unwrap_or(1);
-    Ok(SupplyRequest::Encrypt { slave, additional, number, size_bits: self::number(&members, "size")? })
-}
-
-fn simple_key_request(slave: SaeId, query: &str) -> Result<SupplyRequest, Bad> {
-    let (mut count, mut size_bits) = (1, None);
-    for (name, value) in pairs(query) {
-        let parsed = value.parse().map_err(|_| Bad::new("malformed request", format!("{name} is no number")))?;
-        match name.as_str() {
-            "number" => count = parsed,
-            "size" => size_bits = Some(parsed),
-            _ => return Err(Bad::new("malformed request", format!("{name} needs the POST form"))),
+    let other = resource.sae()?;
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    match call {
+        Call::Status => supply(state, sae, SupplyRequest::Status { slave: other }).await,
+        Call::EncKeys => {
+            let asked = match is_post {
+                true => KeyRequest::read(&other, &body(state, request).await?)?,
+                false => KeyRequest::read_query(&query)?,
+            };
+            encrypt(state, sae, other, asked).await
+        }
+        Call::DecKeys => {
+            let KeyIds(ids) = match is_post {
+                true => KeyIds::read(&body(state, request).await?)?,
+                false => KeyIds::read_query(&query)?,
+            };
+            supply(state, sae, SupplyRequest::Decrypt { master: other, ids }).await
         }
     }
-    Ok(SupplyRequest::Encrypt { slave, additional: Vec::new(), number: count, size_bits })
 }
 
-/// Key IDs (ETSI GS QKD 014, 6.4). Plain strings are taken as well as objects; some vendors send them.
-fn key_ids(body: &[u8]) -> Result<Vec<KeyId>, Bad> {
-    let members = object(body)?;
-    let ids = list(&members, "key_IDs")?;
-    if ids.is_empty() || ids.len() > KEY_IDS_MAX {
-        return Err(Bad::new("malformed request", format!("key_IDs needs 1 to {KEY_IDS_MAX} members")));
+/// Get key. What is optional is tried first, without waiting for it.
+async fn encrypt(state: &ApiState, sae: &SaeId, slave: SaeId, asked: KeyRequest) -> Result<Response, Refused> {
+    let request = |wishes: Wishes| SupplyRequest::Encrypt {
+        slave: slave.clone(),
+        additional: asked.additional.clone(),
+        number: asked.number,
+        size_bits: asked.size,
+        wishes,
+    };
+    if let Some(wishes) = wishes::with_optional(&asked.mandatory, &asked.optional) {
+        let first = supply(state, sae, request(wishes)).await;
+        let unmet =
+            |refused: &Refused| matches!(refused.body.reason(), Some(Reason::ExtensionUnmet | Reason::NotEnoughKey));
+        if !first.as_ref().is_err_and(unmet) {
+            return first;
+        }
     }
-    ids.iter().map(|id| key_id(id.get("key_ID").unwrap_or(id).as_str().unwrap_or_default())).collect()
+    supply(state, sae, request(wishes::needed(&asked.mandatory, &asked.optional))).await
 }
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, Bad> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(body).map_err(|_| Bad::new("malformed request", "the body is no JSON object"))
-}
-
-fn number(members: &Map<String, Value>, name: &str) -> Result<Option<u32>, Bad> {
-    let Some(value) = members.get(name) else { return Ok(None) };
-    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-    number.map(Some).ok_or_else(|| Bad::new("malformed request", format!("{name} must be a whole number")))
-}
-
-fn list<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a [Value], Bad> {
-    match members.get(name) {
-        None => Ok(&[]),
-        Some(Value::Array(list)) => Ok(list),
-        Some(_) => Err(Bad::new("malformed request", format!("{name} must be an array"))),
+async fn supply(state: &ApiState, sae: &SaeId, request: SupplyRequest) -> Result<Response, Refused> {
+    match state.keeper.request(sae.clone(), request).await {
+        Some(Ok(SupplyReply::Status(status))) => {
+            let flow = state.flows.of(&state.keeper, &status).await;
+            Ok(axum::Json(status_body(status, flow)).into_response())
+        }
+        Some(Ok(SupplyReply::Keys(keys))) => Ok(key_container(keys)),
+        Some(Err(refusal)) => Err(refusal.into()),
+        None => {
+            let message = "the key management entity is stopping";
+            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, message, Reason::Stopping))
+        }
     }
 }
 
-fn sae(text: &str) -> Result<SaeId, Bad> {
-    SaeId::new(text).map_err(|error| Bad::new("malformed request", error.to_string()))
+/// The whole body, if it is short, comes in time, and is not said to be something else.
+async fn body(state: &ApiState, request: Request) -> Result<Vec<u8>, Refused> {
+    let stated = request.headers().get(header::CONTENT_TYPE).map(|stated| stated.to_str().unwrap_or_default());
+    if stated.is_some_and(|stated| !may_be_json(stated)) {
+        let message = "the body must be application/json";
+        return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message, Reason::NotJson));
+    }
+    match timeout(state.body_time, whole(request.into_body())).await {
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => {
+            let refused = Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", Reason::TooLarge);
+            Err(refused.with("max_bytes", BODY_MAX))
+        }
+        Ok(Err(_)) => Err(BadRequest::from_transport("the body ended early").into()),
+        Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time", Reason::TooSlow)),
+    }
 }
 
-fn key_id(text: &str) -> Result<KeyId, Bad> {
-    text.parse().map_err(|_| Bad::new("malformed request", "key_ID must be a UUID"))
+/// All bytes of a body; `None` if they are too many. Some of what is too much is read and dropped, because a client
+/// that is still writing would not see its answer.
+async fn whole(mut body: Body) -> Result<Option<Vec<u8>>, axum::Error> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame?;
+        let chunk = frame.data_ref().map_or(&[][..], |chunk| chunk);
+        length += chunk.len();
+        if length <= BODY_MAX {
+            bytes.extend_from_slice(chunk);
+        } else if length > DRAINED_MAX {
+            break;
+        }
+    }
+    Ok((length <= BODY_MAX).then_some(bytes))
 }
 
-/// Members of a query string. The values that we take need no percent-decoding.
-fn pairs(query: &str) -> Vec<(String, String)> {
-    let members = query.split('&').filter(|member| !member.is_empty());
-    members
-        .map(|member| member.split_once('=').unwrap_or((member, "")))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+/// Whether a stated media type can be JSON. Clients that state none, or what their HTTP library states unasked, are
+/// taken at their body's word.
+fn may_be_json(stated: &str) -> bool {
+    let essence = stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.is_empty()
+        || ["application/json", "text/json", "text/plain", "application/x-www-form-urlencoded"]
+            .contains(&essence.as_str())
+        || essence.ends_with("+json")
 }
 
-fn status_body(status: PairStatus) -> Status {
+fn status_body(status: PairStatus, flow: Option<StatusExtension>) -> Status {
     Status {
         source_kme_id: status.source_kme.to_string(),
         target_kme_id: status.target_kme.to_string(),
@@ -212,44 +192,108 @@ fn status_body(status: PairStatus) -> Status {
         max_key_size: status.max_key_size.into(),
         min_key_size: status.min_key_size.into(),
         max_sae_id_count: status.max_sae_id_count.into(),
+        status_extension: flow,
     }
 }
 
-/// Key container (ETSI GS QKD 014, 6.3). Written by hand so that no copy of a key stays behind in a JSON tree;
-/// ids and base64 need no escaping.
-fn key_container(keys: &[SuppliedKey]) -> Response {
-    let mut body = Zeroizing::new(String::from(r#"{"keys":["#));
-    for (index, key) in keys.iter().enumerate() {
-        let encoded = Zeroizing::new(key.key.expose(|bits| STANDARD.encode(bits)));
-        let separator = if index == 0 { "" } else { "," };
-        body.push_str(&format!(r#"{separator}{{"key_ID":"{}","key":""#, key.id));
-        body.push_str(&encoded);
-        body.push_str(r#""}"#);
-    }
-    body.push_str("]}");
-    // Owned by the response from here on; the bytes go to the SAE that they are for.
-    let bytes = std::mem::take(&mut *body).into_bytes();
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], bytes).into_response()
+/// Keys on their way out: the body is wiped when the HTTP library is done with it.
+fn key_container(keys: Vec<kms::SuppliedKey>) -> Response {
+    let keys: Vec<_> = keys.into_iter().map(told).collect();
+    let body = Body::from(Bytes::from_owner(write_container(&keys)));
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
-fn refused(refusal: &Refusal) -> Response {
-    let message = refusal.to_string();
-    match refusal {
-        Refusal::NotAuthorised { .. } => error(StatusCode::UNAUTHORIZED, &message, &json!({})),
-        Refusal::NotEnoughKey { retry_after } | Refusal::PeerDown { retry_after } | Refusal::Busy { retry_after } => {
-            let seconds = retry_after.as_secs().max(1);
-            let mut response = error(StatusCode::SERVICE_UNAVAILABLE, &message, &json!({ "retry_after_s": seconds }));
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            response
+fn told(supplied: kms::SuppliedKey) -> etsi014::SuppliedKey {
+    let kms::SuppliedKey { id, key, origin } = supplied;
+    let origin = etsi014::KeyOrigin {
+        hops: u32::try_from(origin.hops()).unwrap_or(u32::MAX),
+        combined: origin.combined.into(),
+        age_ms: u64::try_from(origin.age.as_millis()).unwrap_or(u64::MAX),
+        paths: origin.paths,
+    };
+    etsi014::SuppliedKey { id, key, origin: Some(origin) }
+}
+
+/// An answer that is not 200.
+struct Refused {
+    status: StatusCode,
+    body: ErrorBody,
+    retry_after_s: Option<u64>,
+    allow: Option<&'static str>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, message: &str, reason: Reason) -> Self {
+        Self { status, body: ErrorBody::new(message, reason), retry_after_s: None, allow: None }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.body = self.body.with(name, value);
+        self
+    }
+
+    fn path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no such resource", Reason::NoSuchPath)
+            .with("paths", "/api/v1/keys/{SAE_ID}/status, enc_keys, dec_keys")
+    }
+
+    fn method(allow: &'static str) -> Self {
+        let message = "this resource has no such method";
+        let refused = Self::new(StatusCode::METHOD_NOT_ALLOWED, message, Reason::MethodNotAllowed);
+        Self { allow: Some(allow), ..refused }
+    }
+}
+
+impl From<BadRequest> for Refused {
+    fn from(bad: BadRequest) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, body: bad.body(), retry_after_s: None, allow: None }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        use StatusCode as Http;
+        let (status, reason) = match &refusal {
+            Refusal::NotAuthorised { .. } => (Http::UNAUTHORIZED, Reason::NotAuthorised),
+            Refusal::UnknownSae { .. } => (Http::BAD_REQUEST, Reason::UnknownSae),
+            Refusal::KeysNotFound => (Http::BAD_REQUEST, Reason::KeyNotFound),
+            Refusal::WishUnmeetable => (Http::BAD_REQUEST, Reason::ExtensionUnmet),
+            Refusal::NotEnoughKey { .. } => (Http::SERVICE_UNAVAILABLE, Reason::NotEnoughKey),
+            Refusal::PeerDown { .. } => (Http::SERVICE_UNAVAILABLE, Reason::PeerDown),
+            Refusal::OverQuota { .. } => (Http::SERVICE_UNAVAILABLE, Reason::OverQuota),
+            Refusal::NotExported { .. } => (Http::SERVICE_UNAVAILABLE, Reason::NotExported),
+            Refusal::Busy { .. } => (Http::SERVICE_UNAVAILABLE, Reason::Busy),
+            _ => (Http::BAD_REQUEST, Reason::OutOfRange),
+        };
+        let refused = Self::new(status, &refusal.to_string(), reason);
+        match refusal {
+            Refusal::NotEnoughKey { retry_after }
+            | Refusal::PeerDown { retry_after }
+            | Refusal::OverQuota { retry_after }
+            | Refusal::NotExported { retry_after }
+            | Refusal::Busy { retry_after } => {
+                let seconds = retry_after.as_millis().div_ceil(1_000).max(1);
+                let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+                Self { retry_after_s: Some(seconds), ..refused.with("retry_after_s", seconds) }
+            }
+            _ => refused,
         }
-        _ => error(StatusCode::BAD_REQUEST, &message, &json!({})),
     }
 }
 
-/// Error body (ETSI GS QKD 014, 6.5): a message and a list of name/value details.
-fn error(status: StatusCode, message: &str, detail: &Value) -> Response {
-    let details: Vec<_> = detail.as_object().filter(|detail| !detail.is_empty()).into_iter().collect();
-    (status, Json(json!({ "message": message, "details": details }))).into_response()
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = self.allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
 }
 
-const KEY_IDS_MAX: usize = 1_024;
+/// Bytes of a body that is too large that are read all the same.
+const DRAINED_MAX: usize = 4 * BODY_MAX;
+const OPENAPI: &str = include_str!("../../../../docs/api/etsi014.yaml");

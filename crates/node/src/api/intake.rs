@@ -2,9 +2,11 @@
 //! audit log and dashboard. A process may only speak of what an SAE does; a site's own life is not its to tell.
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use etsi::etsi014::{ErrorBody, Reason, text};
 use serde_json::json;
 use types::event::Event;
 
@@ -17,8 +19,12 @@ use crate::tls::Identity;
 pub(super) async fn event(
     State(state): State<ApiState>,
     Extension(caller): Extension<Identity>,
-    Json(event): Json<Event>,
+    event: Result<Json<Event>, JsonRejection>,
 ) -> Response {
+    let Json(event) = match event {
+        Ok(event) => event,
+        Err(wrong) => return malformed(&wrong),
+    };
     if !may_report(&state, &caller, &event) {
         return refused("this SAE may not report this event here");
     }
@@ -26,7 +32,8 @@ pub(super) async fn event(
         state.board.add_model(model);
     }
     if state.keeper.record(vec![event]).await.is_none() {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "message": "the site is stopping" }))).into_response();
+        let body = ErrorBody::new("the site is stopping", Reason::Stopping);
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
     Json(json!({})).into_response()
 }
@@ -35,8 +42,12 @@ pub(super) async fn event(
 pub(super) async fn terminal(
     State(state): State<ApiState>,
     Extension(caller): Extension<Identity>,
-    Json(report): Json<TerminalReport>,
+    report: Result<Json<TerminalReport>, JsonRejection>,
 ) -> Response {
+    let Json(report) = match report {
+        Ok(report) => report,
+        Err(wrong) => return malformed(&wrong),
+    };
     if !served_here(&state, &caller) {
         return refused("this SAE is not served by this site");
     }
@@ -75,5 +86,10 @@ fn served_here(state: &ApiState, caller: &Identity) -> bool {
 }
 
 fn refused(message: &str) -> Response {
-    (StatusCode::UNAUTHORIZED, Json(json!({ "message": message }))).into_response()
+    (StatusCode::UNAUTHORIZED, Json(ErrorBody::new(message, Reason::NotAuthorised))).into_response()
+}
+
+fn malformed(wrong: &JsonRejection) -> Response {
+    let body = ErrorBody::new(text::MALFORMED, Reason::Malformed).with("detail", wrong.body_text());
+    (wrong.status(), Json(body)).into_response()
 }

@@ -33,6 +33,8 @@ pub struct BenchArgs {
 enum Group {
     /// The quantum layer.
     Link,
+    /// Key management.
+    Kms,
 }
 
 /// One end of the measurement from end to end; started by the bench itself.
@@ -49,11 +51,12 @@ pub struct EndArgs {
 /// If a bar is not reached, or something could not be measured.
 pub fn run(args: &BenchArgs) -> Outcome<()> {
     let effort = if args.smoke { Effort::Smoke } else { Effort::Full };
-    let groups = if args.groups.is_empty() { vec![Group::Link] } else { args.groups.clone() };
+    let groups = if args.groups.is_empty() { Group::value_variants().to_vec() } else { args.groups.clone() };
     let mut rows = Vec::new();
     for group in groups {
         match group {
             Group::Link => rows.extend(bench::link(effort)?),
+            Group::Kms => rows.extend(bench::kms(effort)?),
         }
     }
     print(args.json, &rows, || table(&rows))?;

@@ -3,18 +3,20 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use client::{Class, KeyRequest, Route, Status, SuppliedKey, Wishes};
+use etsi::etsi014::write_container;
 use types::id::{KeyId, SaeId};
 use zeroize::Zeroizing;
 
 use super::print;
-use crate::client::{KmeClient, SuppliedKey};
 use crate::config::SaeConfig;
 use crate::failure::{Context as _, Outcome};
+use crate::sae;
 
 /// ETSI GS QKD 014 client: stock, keys for a peer, keys by id.
+///
+/// Exit codes: 3 refused for good, 4 key not found, 5 not enough key or busy (try again), 6 not reached.
 #[derive(Args, Debug)]
 pub struct KeyArgs {
     /// Configuration of the SAE to act for, sae.toml.
@@ -37,18 +39,9 @@ enum KeyCommand {
     },
     /// Take fresh keys to share with a slave SAE.
     #[command(
-        after_help = "Example:\n  qurrent key --sae sites/taiyuan/sae/app-taiyuan/sae.toml get app-linfen --number 2"
+        after_help = "Examples:\n  qurrent key --sae sites/taiyuan/sae/app-taiyuan/sae.toml get app-linfen --number 2\n  qurrent key get app-linfen --route indirect --paths 2 --max-age 60000 --wait 5000"
     )]
-    Get {
-        /// The slave SAE.
-        slave: SaeId,
-        /// How many keys.
-        #[arg(long, default_value_t = 1)]
-        number: u32,
-        /// Bits of each.
-        #[arg(long, default_value_t = 256)]
-        size: u32,
-    },
+    Get(GetArgs),
     /// Collect keys that a master SAE took, by their ids.
     #[command(
         after_help = "Example:\n  qurrent key --sae sites/linfen/sae/app-linfen/sae.toml fetch app-taiyuan 5c1f…"
@@ -62,48 +55,135 @@ enum KeyCommand {
     },
 }
 
+#[derive(Args, Debug)]
+struct GetArgs {
+    /// The slave SAE.
+    slave: SaeId,
+    /// How many keys.
+    #[arg(long, default_value_t = 1)]
+    number: u32,
+    /// Bits of each.
+    #[arg(long, default_value_t = 256)]
+    size: u32,
+    /// A further slave SAE of the same keys; may be repeated.
+    #[arg(long = "also", value_name = "SAE")]
+    additional: Vec<SaeId>,
+    /// Over which kind of way the keys came.
+    #[arg(long)]
+    route: Option<RouteArg>,
+    /// Trusted nodes crossed, at least.
+    #[arg(long, value_name = "NODES")]
+    min_hops: Option<u8>,
+    /// Trusted nodes crossed, at most.
+    #[arg(long, value_name = "NODES")]
+    max_hops: Option<u8>,
+    /// From how many node-disjoint ways the keys are combined.
+    #[arg(long, value_name = "WAYS")]
+    paths: Option<u8>,
+    /// No part of a key is older, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    max_age: Option<u64>,
+    /// How long to wait for key to be made, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    wait: Option<u64>,
+    /// Lower the SAE's class for this request.
+    #[arg(long)]
+    priority: Option<PriorityArg>,
+    /// Take other keys if there are none as asked by route, hops, paths and age.
+    #[arg(long)]
+    prefer: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RouteArg {
+    Direct,
+    Indirect,
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PriorityArg {
+    Telecontrol,
+    Telemetry,
+    Model,
+    Other,
+}
+
 /// Runs a key command.
 ///
 /// # Errors
 /// If the KME cannot be reached or refuses.
 pub async fn run(args: KeyArgs) -> Outcome<()> {
-    let client = KmeClient::open(&SaeConfig::read(&args.sae)?)?;
+    let client = sae::client(&SaeConfig::read(&args.sae)?)?;
     match args.command {
         KeyCommand::Status { slave } => {
             let status = client.status(&slave).await?;
-            print(args.json, &status, || {
-                format!(
-                    "{} keys of {} bit ready for {slave} (at most {}); served by {} and {}",
-                    status.stored_key_count,
-                    status.key_size,
-                    status.max_key_count,
-                    status.source_kme_id,
-                    status.target_kme_id
-                )
-            })
+            print(args.json, &status, || line(&status))
         }
-        KeyCommand::Get { slave, number, size } => {
-            print_keys(args.json, &client.encrypt_keys(&slave, number, size).await?)
+        KeyCommand::Get(get) => {
+            let slave = get.slave.clone();
+            print_keys(args.json, &client.encrypt_with(&slave, &get.request(), &[], &[]).await?)
         }
-        KeyCommand::Fetch { master, ids } => print_keys(args.json, &client.decrypt_keys(&master, &ids).await?),
+        KeyCommand::Fetch { master, ids } => print_keys(args.json, &client.decrypt_all(&master, &ids).await?),
     }
+}
+
+impl GetArgs {
+    fn request(self) -> KeyRequest {
+        let wishes = Wishes {
+            max_age_ms: self.max_age,
+            route: self.route.map(|route| match route {
+                RouteArg::Direct => Route::Direct,
+                RouteArg::Indirect => Route::Indirect,
+                RouteArg::Any => Route::Any,
+            }),
+            min_hops: self.min_hops,
+            max_hops: self.max_hops,
+            paths: self.paths,
+            wait_ms: self.wait,
+            priority: self.priority.map(|class| match class {
+                PriorityArg::Telecontrol => Class::Telecontrol,
+                PriorityArg::Telemetry => Class::Telemetry,
+                PriorityArg::Model => Class::Model,
+                PriorityArg::Other => Class::Other,
+            }),
+        };
+        let none = Wishes::default();
+        let (mandatory, optional) = if self.prefer { (none, wishes) } else { (wishes, none) };
+        KeyRequest { number: self.number, size: Some(self.size), additional: self.additional, mandatory, optional }
+    }
+}
+
+fn line(status: &Status) -> String {
+    let stock = format!(
+        "{} keys of {} bit ready for {} (at most {}); served by {} and {}",
+        status.stored_key_count,
+        status.key_size,
+        status.slave_sae_id,
+        status.max_key_count,
+        status.source_kme_id,
+        status.target_kme_id
+    );
+    let more = status.status_extension.as_ref();
+    let rate = more.and_then(|more| more.keys_per_second).map(|rate| format!("; {rate:.1} keys/s"));
+    let empty = more.and_then(|more| more.seconds_to_empty).map(|left| format!("; empty in {left:.0} s at this use"));
+    [Some(stock), rate, empty].into_iter().flatten().collect()
 }
 
 /// Prints keys to standard output: that is what the user asked for.
 fn print_keys(json: bool, keys: &[SuppliedKey]) -> Outcome<()> {
-    let mut out = Zeroizing::new(String::new());
-    for (index, key) in keys.iter().enumerate() {
-        let encoded = Zeroizing::new(key.key.expose(|bits| STANDARD.encode(bits)));
-        let line = if json {
-            let separator = if index == 0 { "{\"keys\":[" } else { "," };
-            Zeroizing::new(format!("{separator}{{\"key_ID\":\"{}\",\"key\":\"{}\"}}", key.id, *encoded))
-        } else {
-            Zeroizing::new(format!("{}  {}\n", key.id, *encoded))
-        };
-        out.push_str(&line);
-    }
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let mut out = Zeroizing::new(Vec::new());
     if json {
-        out.push_str("]}\n");
+        out = write_container(keys);
+        out.push(b'\n');
+    } else {
+        for key in keys {
+            let encoded = Zeroizing::new(key.key.expose(|bits| STANDARD.encode(bits)));
+            let line = Zeroizing::new(format!("{}  {}\n", key.id, *encoded));
+            out.extend_from_slice(line.as_bytes());
+        }
     }
-    std::io::stdout().lock().write_all(out.as_bytes()).context(|| "cannot write to standard output".to_owned())
+    std::io::stdout().lock().write_all(&out).context(|| "cannot write to standard output".to_owned())
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use types::id::LinkId;
 
 use super::print;
 use crate::config::read_network;
 use crate::failure::Outcome;
-use crate::provision::{Layout, provision};
+use crate::provision::{Layout, provision, rekey};
 
 /// Network file, certificates, first keys.
 #[derive(Args, Debug)]
@@ -40,6 +41,21 @@ enum NetworkCommand {
     Check {
         /// The network file.
         file: PathBuf,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a new initial key for a link, for both ends, after one of them lost its store or a key is in doubt.
+    #[command(
+        after_help = "Example:\n  qurrent network rekey --dir shanxi --link linfen-taiyuan\nStop both sites, take each file to its site, start both: what the link had is given up at both ends."
+    )]
+    Rekey {
+        /// The folder that `init` made.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The link.
+        #[arg(long)]
+        link: LinkId,
         /// Print as JSON.
         #[arg(long)]
         json: bool,
@@ -101,6 +117,18 @@ pub fn run(args: NetworkArgs) -> Outcome<()> {
             let network = read_network(&file)?;
             print(json, &serde_json::json!({ "ok": true, "name": network.name() }), || {
                 format!("{}: network {} is well formed", file.display(), network.name())
+            })
+        }
+        NetworkCommand::Rekey { dir, link, json } => {
+            let files = rekey(&Layout::new(&dir), &link)?;
+            print(json, &serde_json::json!({ "link": link, "files": files }), || {
+                let mut text =
+                    format!("link {link} has a new initial key. Stop both sites and take each file to its site:\n");
+                for file in &files {
+                    text.push_str(&format!("  {}\n", file.display()));
+                }
+                text.push_str("Then start both. What the link had at either end is given up; its pool fills again.");
+                text
             })
         }
         NetworkCommand::Show { file, json } => show(&file, json),

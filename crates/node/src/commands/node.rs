@@ -25,9 +25,19 @@ pub struct NodeArgs {
 /// # Errors
 /// If the site cannot start, or its disk fails.
 pub async fn run(args: NodeArgs) -> Outcome<()> {
+    raise_file_limit();
     let stop = stop::on_signal()?;
     if args.stop_with_stdin {
         stop::with_stdin(&stop);
     }
     site::run(NodeConfig::read(&args.config)?, stop).await
+}
+
+/// As many open files as this process may have: each connection is one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(?current, %error, "the limit of open files stays; it also limits connections");
+    }
 }

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crypto::record::{Change, Record};
-use crypto::secret::SecretBytes;
 use link::vendor::VendorEnd;
 use link::{Alarm, BlockRecord, Input, LinkConfig, LinkEnd, Output, SecretBlock};
 use store::Store;
@@ -32,11 +31,12 @@ use types::network::{Link, Network};
 use types::quantum::{Role, Slot};
 
 use super::classical::{self, ChannelEvent, ChannelEvents};
+use super::initial_key::{InitialKey, end_generation, has_no_key};
 use super::module::{self, ModuleEvent};
 use super::vendor::{self, Device};
 use crate::board::Board;
 use crate::clock;
-use crate::config::{LinkConfig as LinkAddresses, LinkSource, NodeConfig, read_secret_bytes};
+use crate::config::{LinkConfig as LinkAddresses, LinkSource, NodeConfig};
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::keeper::Keeper;
@@ -58,7 +58,8 @@ enum End {
 
 impl LinkEndConfig {
     /// Restores every link end of a site, in the order of its configuration. A link that never ran takes its first
-    /// authentication key from its file, which is destroyed once the store holds it.
+    /// authentication key from its file, which is destroyed once the store holds it; so does a link whose file is of a
+    /// later generation, after it gave up all it had. `None` for a link that has no key left and finds no such file.
     ///
     /// # Errors
     /// If a record is corrupt, or a new link has no key file.
@@ -67,7 +68,7 @@ impl LinkEndConfig {
         network: &Network,
         records: Vec<Record>,
         store: &mut Store,
-    ) -> Outcome<Vec<Self>> {
+    ) -> Outcome<Vec<Option<Self>>> {
         let mut by_link = sort_by_link(config, records)?;
         let mut ends = Vec::new();
         for addresses in &config.link {
@@ -76,8 +77,16 @@ impl LinkEndConfig {
             let role = link.role_of(&config.site).ok_or_else(unknown)?;
             let mut records = by_link.remove(&addresses.id).unwrap_or_default();
             check_source(&link, &addresses.source, &records)?;
-            if records.is_empty() {
-                records = provision(&link, addresses, store)?;
+            if records.is_empty() || has_newer_key(addresses, &records)? {
+                records = provision(&link, addresses, &records, store)?;
+            } else if has_no_key(&records) {
+                tracing::error!(
+                    link = %link.id,
+                    "the link has no authentication key: its store was restored. It waits until both ends are started \
+                     with new key files; make them with `qurrent network rekey`"
+                );
+                ends.push(None);
+                continue;
             } else if addresses.initial_key.exists() {
                 let file = addresses.initial_key.display();
                 tracing::warn!(link = %link.id, %file, "the link has its key already; remove this file, it is a secret");
@@ -93,7 +102,7 @@ impl LinkEndConfig {
                     End::Vendor(Box::new(end), Box::new(Device::open(device)?))
                 }
             };
-            ends.push(Self { link, role, addresses: addresses.clone(), end });
+            ends.push(Some(Self { link, role, addresses: addresses.clone(), end }));
         }
         Ok(ends)
     }
@@ -437,22 +446,32 @@ impl Worker {
     }
 }
 
-/// Puts the first key into the store, then destroys its file.
-fn provision(link: &Link, config: &LinkAddresses, store: &mut Store) -> Outcome<Vec<Record>> {
+/// Puts the first key of a generation into the store, in place of all that the link had, then destroys its file.
+fn provision(link: &Link, config: &LinkAddresses, before: &[Record], store: &mut Store) -> Outcome<Vec<Record>> {
     let what = || format!("first key of link {}", link.id);
     let file = config.initial_key.as_path();
-    let key = read_secret_bytes(file).map_err(|failure| {
+    let initial = InitialKey::read(file).map_err(|failure| {
         failure.remedy("both ends need the same new key file; a link that lost its store starts anew at both ends")
     })?;
-    let key = SecretBytes::copy_of(&key);
-    let changes = match &config.source {
-        LinkSource::Simulated { .. } => LinkEnd::provision(&link.id, &key),
-        LinkSource::Etsi014(_) => VendorEnd::provision(&link.id, &key),
+    let (key, first) = (&initial.key, initial.first_block());
+    let mut changes = if initial.generation > 0 { end_generation(&link.id, before, store)? } else { Vec::new() };
+    let fresh = match &config.source {
+        LinkSource::Simulated { .. } => LinkEnd::provision_from(&link.id, key, first),
+        LinkSource::Etsi014(_) => VendorEnd::provision_from(&link.id, key, first),
     };
-    let changes = changes.context(what)?;
+    changes.extend(fresh.context(what)?);
     store.commit(&changes).context(what)?;
     destroy(file).context(|| format!("cannot destroy {}", file.display()))?;
     Ok(changes.into_iter().filter_map(Change::into_put).collect())
+}
+
+/// Whether a key file of a later generation than the link's is there.
+fn has_newer_key(config: &LinkAddresses, records: &[Record]) -> Outcome<bool> {
+    if !config.initial_key.exists() {
+        return Ok(false);
+    }
+    let now = InitialKey::generation_of(records).unwrap_or(0);
+    Ok(InitialKey::read(&config.initial_key)?.generation > now)
 }
 
 /// A link's numbers and counters belong to one source.

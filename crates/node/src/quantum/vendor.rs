@@ -15,6 +15,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::{Error, Kme, SuppliedKey};
 use link::vendor::{
     DeviceFault, DeviceStatus, Input, Output, VendorBlock, VendorCause, VendorConfig, VendorEnd, VendorRecord,
 };
@@ -33,16 +34,16 @@ use types::units::{BitLen, UtcNanos};
 use super::classical::ChannelEvent;
 use super::link::{open_classical, spawn_until};
 use crate::board::Board;
-use crate::client::{KmeClient, SuppliedKey};
 use crate::clock;
 use crate::config::{DeviceConfig, LinkConfig};
 use crate::failure::{Failure, Outcome};
 use crate::keeper::{Keeper, Snapshot};
 use crate::report::LinkReport;
+use crate::sae;
 
 /// A site's QKD device.
 pub struct Device {
-    client: KmeClient,
+    client: Kme,
     peer: SaeId,
 }
 
@@ -52,25 +53,25 @@ impl Device {
     /// # Errors
     /// If a file is missing or does not fit.
     pub fn open(config: &DeviceConfig) -> Outcome<Self> {
-        Ok(Self { client: KmeClient::of_device(config)?, peer: config.peer_sae.clone() })
+        Ok(Self { client: sae::device_client(config)?, peer: config.peer_sae.clone() })
     }
 
     async fn answer(&self, request: Request) -> Answer {
         let (number, asked) = match &request {
             Request::Status(number) => (*number, self.status(*number).await),
             Request::New { number, keys, key_bits } => {
-                let keys = self.client.encrypt_keys(&self.peer, *keys, *key_bits).await;
-                (*number, keys.map(|keys| fetched(*number, keys)))
+                let keys = self.client.encrypt(&self.peer, *keys, *key_bits).await;
+                (*number, keys.map(|keys| fetched(*number, keys)).map_err(Failure::from))
             }
             Request::ById { number, ids } => {
-                let keys = self.client.decrypt_known_keys(&self.peer, ids).await;
-                match keys {
-                    Ok(None) => {
+                match self.client.decrypt_all(&self.peer, ids).await {
+                    Ok(keys) => (*number, Ok(fetched(*number, keys))),
+                    // ETSI GS QKD 014, 5.5: unknown keys are a bad request, and not every maker says which it was.
+                    Err(Error::KeysNotFound(_) | Error::Malformed(_)) => {
                         let input = Input::DeviceFailed { request: *number, fault: DeviceFault::Unknown };
                         return Answer { input, failure: None };
                     }
-                    Ok(Some(keys)) => (*number, Ok(fetched(*number, keys))),
-                    Err(failure) => (*number, Err(failure)),
+                    Err(error) => (*number, Err(error.into())),
                 }
             }
         };

@@ -14,11 +14,10 @@ use types::units::ByteLen;
 
 use super::status::{self, TelecontrolStatus};
 use super::{EndConfig, KmeSupply, PoolStore, Reports, Side, Sockets, serve};
-use crate::client::KmeClient;
 use crate::commands::print;
 use crate::config::SaeConfig;
 use crate::failure::{Context as _, Failure, Outcome};
-use crate::stop;
+use crate::{sae, stop};
 
 /// The end before the control center's master: protects telecontrol traffic of one terminal.
 #[derive(Args, Debug)]
@@ -228,15 +227,15 @@ impl EndArgs {
     }
 }
 
-async fn run(role: Role, args: EndArgs, config: EndConfig, sae: SaeConfig, peer: SaeId) -> Outcome<()> {
+async fn run(role: Role, args: EndArgs, config: EndConfig, own: SaeConfig, peer: SaeId) -> Outcome<()> {
     let stop = stop::on_signal()?;
     if args.stop_with_stdin {
         stop::with_stdin(&stop);
     }
     let sockets = Sockets::bind(&config).await?;
     let store = PoolStore::open(&args.data, args.root_key.as_deref(), role, &args.terminal)?;
-    let reporting = Arc::new(KmeClient::open(&sae)?);
-    let supply = Arc::new(KmeSupply::new(KmeClient::open(&sae)?, peer));
+    let reporting = Arc::new(sae::client(&own)?);
+    let supply = Arc::new(KmeSupply::new(sae::client(&own)?, peer));
     let (status, shown) = watch::channel(TelecontrolStatus::new(role, args.terminal));
     let (events, to_report) = mpsc::channel(status::EVENTS_MAX);
     let file = status::file_in(&args.data);

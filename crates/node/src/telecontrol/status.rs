@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Kme;
 use gateway::{Role, Status};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -12,7 +13,6 @@ use tokio::time::{interval, sleep};
 use types::event::Event;
 use types::id::TerminalId;
 
-use crate::client::KmeClient;
 use crate::failure::{Context as _, Outcome};
 use crate::report::TerminalReport;
 
@@ -230,7 +230,7 @@ pub(super) fn print(json: bool, status: &TelecontrolStatus) -> Outcome<()> {
 }
 
 /// Posts the state to the site that serves this end's SAE, for its dashboard.
-pub(super) async fn to_site(client: Arc<KmeClient>, status: watch::Receiver<TelecontrolStatus>) {
+pub(super) async fn to_site(client: Arc<Kme>, status: watch::Receiver<TelecontrolStatus>) {
     let mut tick = interval(POST_EVERY);
     let mut posted = None;
     loop {
@@ -242,23 +242,23 @@ pub(super) async fn to_site(client: Arc<KmeClient>, status: watch::Receiver<Tele
         let Ok(value) = serde_json::to_value(&report) else { continue };
         match client.report_terminal(&value).await {
             Ok(()) => posted = Some(report),
-            Err(failure) => tracing::debug!(%failure, "the site takes no report"),
+            Err(error) => tracing::debug!(%error, "the site takes no report"),
         }
     }
 }
 
 /// Hands events to the site's audit log, in order. A site that is down gets them when it is back.
-pub(super) async fn events_to_site(client: Arc<KmeClient>, mut events: mpsc::Receiver<Event>) {
+pub(super) async fn events_to_site(client: Arc<Kme>, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
         let mut wait = EVENT_RETRY_MIN;
         for attempt in 1.. {
             match client.report(&event).await {
                 Ok(()) => break,
-                Err(failure) if attempt >= EVENT_ATTEMPTS => {
-                    tracing::error!(%failure, event = event.code(), "an event is not in the site's audit log");
+                Err(error) if attempt >= EVENT_ATTEMPTS => {
+                    tracing::error!(%error, event = event.code(), "an event is not in the site's audit log");
                     break;
                 }
-                Err(failure) => tracing::debug!(%failure, "the site takes no event"),
+                Err(error) => tracing::debug!(%error, "the site takes no event"),
             }
             sleep(wait).await;
             wait = (wait * 2).min(EVENT_RETRY_MAX);

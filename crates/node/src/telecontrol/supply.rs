@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use client::{Kme, SuppliedKey};
 use tokio::time::{sleep, timeout};
 use types::id::{KeyId, SaeId};
 
-use crate::client::{KmeClient, SuppliedKey};
 use crate::failure::{Context as _, Failure, Outcome};
 
 /// Supplies keys that the other end collects under the same ids.
@@ -20,14 +20,14 @@ pub trait KeySupply: Send + Sync + 'static {
 
 /// Keys from the SAE's key management entity (ETSI GS QKD 014).
 pub struct KmeSupply {
-    client: KmeClient,
+    client: Kme,
     peer: SaeId,
 }
 
 impl KmeSupply {
     /// Keys shared with the other end's SAE.
     #[must_use]
-    pub fn new(client: KmeClient, peer: SaeId) -> Self {
+    pub fn new(client: Kme, peer: SaeId) -> Self {
         Self { client, peer }
     }
 }
@@ -35,7 +35,7 @@ impl KmeSupply {
 impl KeySupply for KmeSupply {
     async fn supply(&self, number: u32, size_bits: u32) -> Outcome<Vec<SuppliedKey>> {
         let late = || "the key management entity does not answer".to_owned();
-        timeout(ANSWER_TIMEOUT, self.client.encrypt_keys(&self.peer, number, size_bits)).await.context(late)?
+        Ok(timeout(ANSWER_TIMEOUT, self.client.encrypt(&self.peer, number, size_bits)).await.context(late)??)
     }
 
     async fn collect(&self, ids: &[KeyId]) -> Outcome<Vec<SuppliedKey>> {
@@ -44,24 +44,13 @@ impl KeySupply for KmeSupply {
             // The other end may be told of the keys before this end's KME is; a refusal consumes nothing.
             sleep(RETRY * attempt).await;
             let late = || "the key management entity does not answer".to_owned();
-            match timeout(ANSWER_TIMEOUT, self.client.decrypt_keys(&self.peer, ids)).await.context(late)? {
-                Ok(keys) => return in_order(keys, ids),
-                Err(refused) => failure = refused,
+            match timeout(ANSWER_TIMEOUT, self.client.decrypt_all(&self.peer, ids)).await.context(late)? {
+                Ok(keys) => return Ok(keys),
+                Err(refused) => failure = refused.into(),
             }
         }
         Err(failure)
     }
-}
-
-/// The keys in the order of the ids.
-fn in_order(mut keys: Vec<SuppliedKey>, ids: &[KeyId]) -> Outcome<Vec<SuppliedKey>> {
-    let mut ordered = Vec::with_capacity(ids.len());
-    for id in ids {
-        let at = keys.iter().position(|key| key.id == *id);
-        let at = at.ok_or_else(|| Failure::new(format!("key {id} is missing in the answer")))?;
-        ordered.push(keys.swap_remove(at));
-    }
-    Ok(ordered)
 }
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);

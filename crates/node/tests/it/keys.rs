@@ -48,7 +48,15 @@ fn curl_takes_a_key_in_the_east_and_finds_it_by_id_in_the_west() {
     let ids: Vec<_> = more["keys"].as_array().unwrap().iter().map(|key| json!({ "key_ID": key["key_ID"] })).collect();
     let (code, rest) = west("/api/v1/keys/app-east/dec_keys", Some(&json!({ "key_IDs": ids })));
     assert_eq!(code, 200, "{rest}");
-    assert_eq!(rest["keys"], more["keys"]);
+    for (collected, taken) in rest["keys"].as_array().unwrap().iter().zip(more["keys"].as_array().unwrap()) {
+        assert_eq!((&collected["key_ID"], &collected["key"]), (&taken["key_ID"], &taken["key"]));
+        // The way that the key came is told to both; only the moment by which they ask differs.
+        let (collected, taken) =
+            (&collected["key_extension"]["qurrent_origin"], &taken["key_extension"]["qurrent_origin"]);
+        assert_eq!(taken["paths"], json!([["east", "middle", "west"]]));
+        assert_eq!((&collected["paths"], &collected["hops"], &taken["hops"]), (&taken["paths"], &json!(1), &json!(1)));
+        assert!(collected["age_ms"].as_u64() >= taken["age_ms"].as_u64());
+    }
 
     refusals_consume_nothing(&world, &ids, id);
     the_relay_saw_only_sealed_keys(&world, taken["keys"][0]["key"].as_str().unwrap());

@@ -2,15 +2,27 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, unreachable_pub)]
 
 mod audit;
+mod backup;
 mod bad_input;
+mod bridge;
+mod campaign;
+mod conformance;
 mod crash;
+mod defects;
 mod demo;
+mod identity;
+mod interwork;
 mod keys;
+mod limits;
 mod link;
 mod link_crash;
 mod link_rate;
 mod model;
 mod randomness;
+mod raw;
+mod skip;
+mod streams;
 mod telecontrol;
 mod vendor;
+mod view;
 mod world;

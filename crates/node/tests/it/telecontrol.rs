@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use client::SuppliedKey;
 use crypto::secret::SecretBytes;
 use gateway::{Policy, Role, SupplyPlan};
-use node::client::SuppliedKey;
 use node::entropy::os_rng;
 use node::failure::{Failure, Outcome};
 use node::telecontrol::{EndConfig, KeySupply, PoolStore, Reports, Side, Sockets, TelecontrolStatus, serve};
@@ -47,14 +47,14 @@ impl KeySupply for MemoryKme {
             let id = KeyId::from_random(id);
             let key = SecretBytes::random(usize::try_from(size_bits / 8).unwrap(), &mut os_rng());
             self.keys.lock().unwrap().insert(id, key.duplicate());
-            supplied.push(SuppliedKey { id, key });
+            supplied.push(SuppliedKey { id, key, origin: None });
         }
         Ok(supplied)
     }
 
     async fn collect(&self, ids: &[KeyId]) -> Outcome<Vec<SuppliedKey>> {
         let mut keys = self.keys.lock().unwrap();
-        let collected = ids.iter().map(|id| keys.remove(id).map(|key| SuppliedKey { id: *id, key }));
+        let collected = ids.iter().map(|id| keys.remove(id).map(|key| SuppliedKey { id: *id, key, origin: None }));
         collected.collect::<Option<_>>().ok_or_else(|| Failure::new("no such key"))
     }
 }

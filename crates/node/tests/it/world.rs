@@ -88,6 +88,25 @@ impl World {
         self.spawn(site, &["node", "--config", &node]);
     }
 
+    /// The id of a process.
+    pub fn pid(&self, name: &str) -> u32 {
+        self.children[name].id()
+    }
+
+    /// Changes a site's configuration.
+    pub fn configure(&self, site: &str, change: impl FnOnce(&mut toml::Table)) {
+        let node = self.node(site);
+        let mut config: toml::Table = fs::read_to_string(&node).unwrap().parse().unwrap();
+        change(&mut config);
+        fs::write(&node, toml::to_string(&config).unwrap()).unwrap();
+    }
+
+    /// Starts one site alone, which serves keys between its own SAEs, and waits until it answers.
+    pub fn start_alone(&mut self, site: &str) {
+        self.spawn_site(site);
+        self.wait_for_keys(site, &format!("vault-{site}"), 1);
+    }
+
     /// Kills a process at once, as a power cut would.
     pub fn kill_9(&mut self, name: &str) {
         let mut child = self.children.remove(name).unwrap();

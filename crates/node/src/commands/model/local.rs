@@ -7,16 +7,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use client::Kme;
 use crypto::secret::Key256;
 use crypto::sign::{SigningKey, VerifyingKey};
 use types::id::SiteId;
 use vault::{FileKeyring, Publishers, Vault};
 
 use super::failed;
-use crate::client::KmeClient;
 use crate::config::{NodeConfig, SaeConfig, read_network, read_secret};
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::provision::vault_sae;
+use crate::sae;
 
 /// A site's configuration, as far as models need it.
 #[derive(Debug)]
@@ -81,9 +82,9 @@ impl LocalSite {
     /// # Errors
     /// If the root key cannot be read or the folder cannot be made.
     pub fn keyring(&self) -> Outcome<FileKeyring> {
-        let root = read_secret::<32>(&self.config.root_key)?;
+        let root = self.config.open_root_key()?;
         let folder = self.config.data.join("model-keys");
-        FileKeyring::open(&folder, Key256::copy_of(&root)).context(|| "cannot open the model keyring".to_owned())
+        FileKeyring::open(&folder, root.into_key()).context(|| "cannot open the model keyring".to_owned())
     }
 
     /// The sites that may publish, with their keys.
@@ -108,9 +109,9 @@ impl LocalSite {
     ///
     /// # Errors
     /// If the SAE's files are missing.
-    pub fn client(&self) -> Outcome<KmeClient> {
-        let sae = vault_sae(self.id())?;
-        KmeClient::open(&SaeConfig::read(&self.folder.join("sae").join(sae.as_str()).join("sae.toml"))?)
+    pub fn client(&self) -> Outcome<Kme> {
+        let vault = vault_sae(self.id())?;
+        sae::client(&SaeConfig::read(&self.folder.join("sae").join(vault.as_str()).join("sae.toml"))?)
     }
 }
 

@@ -2,16 +2,15 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use client::Kme;
 use futures_util::future::BoxFuture;
 use indicatif::{ProgressBar, ProgressStyle};
 use types::event::Event;
 use vault::{AuditError, Observer, Progress, Stage};
 
-use crate::client::KmeClient;
-
 /// Shows progress on standard error and reports events.
 pub struct Watch<'a> {
-    client: Option<&'a KmeClient>,
+    client: Option<&'a Kme>,
     what: String,
     stage: Option<Stage>,
     bar: Option<ProgressBar>,
@@ -20,7 +19,7 @@ pub struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Watches `what`; events go to `client`, if there is one.
     #[must_use]
-    pub fn new(what: String, client: Option<&'a KmeClient>) -> Self {
+    pub fn new(what: String, client: Option<&'a Kme>) -> Self {
         Self { client, what, stage: None, bar: None }
     }
 

@@ -1,15 +1,15 @@
 //! Wrapping keys over ETSI GS QKD 014: the publisher's vault is the master SAE, the receiver's is the slave SAE.
 
+use client::{Kme, SuppliedKey};
 use crypto::secret::Key256;
 use types::id::{KeyId, SaeId, SiteId};
 use vault::{KeyError, WrappingKeys};
 
-use crate::client::{KmeClient, SuppliedKey};
 use crate::failure::Failure;
 use crate::provision::vault_sae;
 
 /// Takes wrapping keys from the site's key management entity.
-pub struct KmeKeys<'a>(pub &'a KmeClient);
+pub struct KmeKeys<'a>(pub &'a Kme);
 
 /// Bits of a wrapping key.
 const SIZE_BITS: u32 = 256;
@@ -30,7 +30,7 @@ impl WrappingKeys for KmeKeys<'_> {
         let mut left = number;
         while left > 0 {
             let batch = left.min(most);
-            let supplied = self.0.encrypt_keys(&sae, batch, SIZE_BITS).await.map_err(unavailable)?;
+            let supplied = self.0.encrypt(&sae, batch, SIZE_BITS).await.map_err(unavailable)?;
             for supplied in supplied {
                 keys.push((supplied.id, key_of(&supplied)?));
             }
@@ -45,11 +45,9 @@ impl WrappingKeys for KmeKeys<'_> {
         let most = usize::try_from(status.max_key_per_request).unwrap_or(usize::MAX).max(1);
         let mut keys = Vec::with_capacity(ids.len());
         for batch in ids.chunks(most) {
-            let supplied = self.0.decrypt_keys(&sae, batch).await.map_err(unavailable)?;
-            for id in batch {
-                let found = supplied.iter().find(|supplied| supplied.id == *id);
-                let found = found.ok_or_else(|| wrong(format!("key {id} is not among the keys that came")))?;
-                keys.push(key_of(found)?);
+            let supplied = self.0.decrypt_all(&sae, batch).await.map_err(unavailable)?;
+            for supplied in &supplied {
+                keys.push(key_of(supplied)?);
             }
         }
         Ok(keys)
@@ -68,6 +66,6 @@ fn wrong(reason: String) -> KeyError {
     KeyError::PeerMisbehaved { reason }
 }
 
-fn unavailable(failure: Failure) -> KeyError {
-    KeyError::Unavailable { source: Box::new(failure) }
+fn unavailable(error: impl Into<Failure>) -> KeyError {
+    KeyError::Unavailable { source: Box::new(error.into()) }
 }
