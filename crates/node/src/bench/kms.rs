@@ -83,7 +83,7 @@ async fn growth(effort: Effort) -> Outcome<Vec<Row>> {
         let told = bench.load.run(&ground.pids(&["a", "b"]), path(), LONGEST).await?;
         small.push(1e6 / told.per_cpu_s());
     }
-    let million = u32::try_from(effort.of(200_000, 2_000)).unwrap_or(u32::MAX);
+    let million = u32::try_from(effort.of(1_000_000, 2_000)).unwrap_or(u32::MAX);
     let mut ground = Ground::line(&["a", "b"], million)?;
     ground.fill(1, 0)?;
     ground.start().await?;
