@@ -34,7 +34,6 @@
 //! is refused as not routable); mandatory extensions.
 
 mod api;
-mod journal;
 mod posting;
 mod receiving;
 mod record;
@@ -52,12 +51,12 @@ use types::id::{KeyId, RequestId, SaeId};
 use types::units::Time;
 
 pub use self::api::{Answer, CallId, Config, Counters, Input, Output, PeerConfig, PeerRequest, Reply};
-use self::journal::Journal;
 use self::posting::{Post, PostId, Queue};
 use self::receiving::{Import, Known, SyncWait};
 use self::sending::{Export, Sent};
 use self::voiding::{VoidJob, Withdrawal};
 use crate::Error;
+use crate::journal::Journal;
 
 /// Interworking of one site: a core without IO.
 ///
@@ -67,7 +66,7 @@ use crate::Error;
 #[derive(Debug)]
 pub struct Interwork {
     config: Config,
-    journal: Journal,
+    journal: Journal<Output>,
     timers: BTreeSet<(Time, Timer)>,
     counters: Counters,
     next_call: u64,

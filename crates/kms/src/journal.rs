@@ -4,10 +4,8 @@
 //! change, event, effect ... close -> Commit(seq) out, effects wait for seq
 //! durable(seq)                     -> effects of all commits up to seq out, in order
 //! ```
-//! An effect waits for the newest commit issued before it, its own or an older one, so effects never overtake.
-//!
-//! The journal also numbers spendings: a commit that spends key moves a durable number, so that a site whose records
-//! were set back can be told by what others heard of it (`kme/set_back.rs`).
+//! An effect waits for the newest commit issued before it, its own or an older one, so effects never overtake. One
+//! mechanism for every core of this crate, whatever its outputs are.
 
 use std::collections::VecDeque;
 
@@ -15,62 +13,43 @@ use crypto::record::Change;
 use types::event::Event;
 
 use crate::api::{CommitSeq, Output};
-use crate::record::{self, Spends};
 
-/// How far spending has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spent {
-    /// What the records said at the start.
-    pub(crate) began: u64,
-    /// Now.
-    pub(crate) at: u64,
-    /// What the records say; at least `at`.
-    stored: u64,
+/// Outputs of a core that keeps its state in commits.
+pub(crate) trait Commits {
+    /// The output that asks for a commit.
+    fn commit(seq: CommitSeq, changes: Vec<Change>, events: Vec<Event>) -> Self;
 }
 
 /// Changes of the mutation under way, effects that wait, outputs to drain.
-#[derive(Debug, Default)]
-pub(crate) struct Journal {
+#[derive(Debug)]
+pub(crate) struct Journal<O = Output> {
     changes: Vec<Change>,
     events: Vec<Event>,
-    effects: Vec<Output>,
+    effects: Vec<O>,
     issued: CommitSeq,
     durable: CommitSeq,
-    waiting: VecDeque<(CommitSeq, Output)>,
-    out: VecDeque<Output>,
-    spent: Spent,
+    waiting: VecDeque<(CommitSeq, O)>,
+    out: VecDeque<O>,
 }
 
-impl Journal {
-    /// Spending as it was stored.
-    pub(crate) fn restore_spent(&mut self, at: u64) {
-        self.spent = Spent { began: at, at, stored: at };
-    }
-
-    /// How far spending has come.
-    pub(crate) fn spent(&self) -> Spent {
-        self.spent
-    }
-
-    /// Moves the number of spendings beyond another.
-    pub(crate) fn spent_beyond(&mut self, other: u64) {
-        self.spent.at = self.spent.stored.max(other).saturating_add(1);
-        self.spent.stored = self.spent.at;
-        self.change(record::put_spent(self.spent.at));
-    }
-
-    /// Counts what the mutation spends. Pad always moves the stored number; for keys it is moved ahead by a lease.
-    fn count(&mut self) {
-        let spends = |what| self.changes.iter().any(|change| record::spends(change) == what);
-        if spends(Spends::Pad) {
-            self.spent_beyond(0);
-        } else if spends(Spends::Key) {
-            self.spent.at += 1;
-            if self.spent.at > self.spent.stored {
-                self.spent.stored = self.spent.at + KEYS_LEASE;
-                self.change(record::put_spent(self.spent.stored));
-            }
+impl<O> Default for Journal<O> {
+    fn default() -> Self {
+        Self {
+            changes: Vec::new(),
+            events: Vec::new(),
+            effects: Vec::new(),
+            issued: CommitSeq::default(),
+            durable: CommitSeq::default(),
+            waiting: VecDeque::new(),
+            out: VecDeque::new(),
         }
+    }
+}
+
+impl<O: Commits> Journal<O> {
+    /// The changes of the mutation under way.
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// A change of durable state.
@@ -84,23 +63,22 @@ impl Journal {
     }
 
     /// An output that may be seen only after everything before it is durable.
-    pub(crate) fn effect(&mut self, output: Output) {
+    pub(crate) fn effect(&mut self, output: O) {
         self.effects.push(output);
     }
 
     /// An output that shows nothing of state that is not durable yet.
-    pub(crate) fn direct(&mut self, output: Output) {
+    pub(crate) fn direct(&mut self, output: O) {
         self.out.push_back(output);
     }
 
     /// Ends the mutation.
     pub(crate) fn close(&mut self) {
-        self.count();
         if !self.changes.is_empty() || !self.events.is_empty() {
             self.issued = CommitSeq(self.issued.0 + 1);
             let changes = std::mem::take(&mut self.changes);
             let events = std::mem::take(&mut self.events);
-            self.out.push_back(Output::Commit { seq: self.issued, changes, events });
+            self.out.push_back(O::commit(self.issued, changes, events));
         }
         for effect in self.effects.drain(..) {
             if self.issued <= self.durable {
@@ -121,13 +99,16 @@ impl Journal {
     }
 
     /// The next output.
-    pub(crate) fn poll(&mut self) -> Option<Output> {
+    pub(crate) fn poll(&mut self) -> Option<O> {
         self.out.pop_front()
     }
 }
 
-/// Takings of keys that one stored number covers, less one.
-const KEYS_LEASE: u64 = 15;
+impl Commits for Output {
+    fn commit(seq: CommitSeq, changes: Vec<Change>, events: Vec<Event>) -> Self {
+        Self::Commit { seq, changes, events }
+    }
+}
 
 #[cfg(test)]
 mod tests {

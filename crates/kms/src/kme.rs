@@ -59,6 +59,7 @@ use crate::message::Message;
 use crate::pool::LinkPool;
 use crate::queue::Outlet;
 use crate::quota::Quotas;
+use crate::spending::Spending;
 use crate::stock::{HeldStock, OwnStock};
 
 /// The key management entity of one site: a core without IO.
@@ -70,6 +71,7 @@ use crate::stock::{HeldStock, OwnStock};
 pub struct Kme {
     config: Config,
     journal: Journal,
+    spending: Spending,
     directory: BTreeMap<SaeId, SiteId>,
     foreign: BTreeMap<SaeId, String>,
     quotas: Quotas,
@@ -197,6 +199,7 @@ impl Kme {
             withdrawn: VecDeque::new(),
             serve_due: false,
             journal: Journal::default(),
+            spending: Spending::default(),
             directory: BTreeMap::new(),
             ways: Ways::default(),
             pools: BTreeMap::new(),
@@ -260,7 +263,7 @@ impl Kme {
         }
         self.look_after_waiters(now, rng);
         self.fill(now, rng);
-        self.journal.close();
+        self.close();
     }
 
     /// Does what is due at `now`.
@@ -285,7 +288,7 @@ impl Kme {
         }
         self.look_after_waiters(now, rng);
         self.fill(now, rng);
-        self.journal.close();
+        self.close();
     }
 
     /// Looks after those who wait, if there may be key for them.
@@ -293,6 +296,12 @@ impl Kme {
         if std::mem::take(&mut self.serve_due) && !self.waiters.is_empty() {
             self.serve_waiters(now, rng);
         }
+    }
+
+    /// Ends a mutation.
+    fn close(&mut self) {
+        self.spending.count(&mut self.journal);
+        self.journal.close();
     }
 
     /// The next output; drain after every mutation.

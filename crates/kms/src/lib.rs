@@ -60,6 +60,7 @@ mod pool;
 mod queue;
 mod quota;
 mod record;
+mod spending;
 mod stock;
 pub mod stream;
 mod wish;

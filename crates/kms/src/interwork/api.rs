@@ -263,3 +263,9 @@ pub struct Counters {
 pub(super) fn backoff(config: &Config, attempts: u32) -> Duration {
     config.backoff.saturating_mul(1 << attempts.min(16)).min(config.backoff_max)
 }
+
+impl crate::journal::Commits for Output {
+    fn commit(seq: CommitSeq, changes: Vec<Change>, events: Vec<Event>) -> Self {
+        Self::Commit { seq, changes, events }
+    }
+}

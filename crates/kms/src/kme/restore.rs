@@ -16,6 +16,7 @@ use crate::config::{BATCH_MAX, Config, PAIR_KEY_BYTES};
 use crate::origin::Origin;
 use crate::pool::{self, FiledWindow};
 use crate::record::{self, DeliveryRecord, Direction, Side, Stored};
+use crate::spending::Spending;
 
 type HalfKey = (LinkId, BlockSeq, Direction);
 
@@ -70,11 +71,11 @@ pub(super) fn restore(now: Time, config: Config, records: Vec<Record>) -> Result
         }
     }
     let mut kme = Kme::empty(now, config);
-    kme.journal.restore_spent(found.spent);
+    kme.spending = Spending::restored(found.spent);
     found.heard.drain(..).for_each(|(peer, heard)| kme.peer(&peer).heard = heard);
     restore_pools(&mut kme, &mut found)?;
     restore_keys(now, &mut kme, found)?;
-    kme.journal.close();
+    kme.close();
     Ok(kme)
 }
 

@@ -23,6 +23,7 @@ use types::units::{ByteLen, Time};
 use super::Kme;
 use crate::message::{Message, Standing};
 use crate::record::{self, Side};
+use crate::spending::Spending;
 use crate::stock::{KeyRange, KeySet, Run};
 
 /// What a peer told of its records.
@@ -35,14 +36,13 @@ pub(super) struct Heard {
 impl Kme {
     pub(super) fn tell_standing(&mut self, site: &SiteId) {
         let Heard { run: heard_run, at: heard } = self.peer(site).heard;
-        let spent = self.journal.spent();
-        let (began, at) = (spent.began, spent.at);
+        let Spending { began, at, .. } = self.spending;
         self.send(site, &Message::Standing(Standing { run: self.run, began, at, heard_run, heard }));
     }
 
     pub(super) fn standing_heard(&mut self, now: Time, from: &SiteId, standing: Standing) {
         let Standing { run, began, at, heard_run, heard } = standing;
-        if heard_run != self.run && heard > self.journal.spent().began && self.peer(from).set_back.is_none() {
+        if heard_run != self.run && heard > self.spending.began && self.peer(from).set_back.is_none() {
             self.we_are_set_back(now, from, heard);
         }
         let before = self.peer(from).heard;
@@ -58,7 +58,7 @@ impl Kme {
     }
 
     fn we_are_set_back(&mut self, now: Time, from: &SiteId, known: u64) {
-        let told = self.journal.spent().began;
+        let told = self.spending.began;
         self.journal.event(Event::StoreSetBack { site: self.config.site.clone(), told, known });
         let mut burned = ByteLen(0);
         for pool in self.pools.values_mut().filter(|pool| pool.peer == *from) {
@@ -79,7 +79,7 @@ impl Kme {
     pub(super) fn set_back_learned(&mut self, from: &SiteId) {
         let waits = self.pools.values().any(|pool| pool.peer == *from && pool.is_set_back());
         if let Some(known) = self.peer(from).set_back.filter(|_| !waits) {
-            self.journal.spent_beyond(known);
+            self.spending.move_beyond(known, &mut self.journal);
             self.peer(from).set_back = None;
         }
     }
