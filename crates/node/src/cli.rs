@@ -14,11 +14,11 @@ use crate::telecontrol::{self, GatewayArgs, TerminalArgs};
 #[derive(Parser, Debug)]
 #[command(name = "qurrent", version)]
 #[command(
-    after_help = "Start here:\n  qurrent demo          five substations on this machine, with a dashboard\n  qurrent demo --help   what it does and how to look inside"
+    after_help = "Start here:\n  qurrent demo          five substations on this machine, with a dashboard\n  qurrent demo --help   what it does and how to look inside\n\nExit codes: 0 done, or stopped by SIGTERM or Ctrl-C; 1 failed, and the message says what to do; 2 wrong arguments.\n`key`, `bridge` and `bench` have more; their --help says which."
 )]
 struct Cli {
     /// What to log, for example `info`, `debug` or `node=debug,kms=trace`.
-    #[arg(long, global = true, env = "QURRENT_LOG", default_value = "warn", value_name = "FILTER")]
+    #[arg(long, global = true, env = "QURRENT_LOG", default_value = "warn", value_name = "FILTER", value_parser = filter)]
     log: String,
     /// Log as JSON, one object a line.
     #[arg(long, global = true)]
@@ -87,6 +87,14 @@ fn run(command: Command) -> Outcome<()> {
     outcome
 }
 
+/// A filter that is no filter must not pass for another one.
+fn filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}; write a level, or CRATE=LEVEL with commas between")),
+    }
+}
+
 fn log_to_stderr(filter: &str, json: bool) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -94,5 +102,51 @@ fn log_to_stderr(filter: &str, json: bool) {
         builder.json().init();
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_well_formed_and_explains_each_option() {
+        let mut all = vec![Cli::command()];
+        Cli::command().debug_assert();
+        while let Some(command) = all.pop() {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            all.extend(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+        }
+    }
+
+    #[test]
+    fn the_examples_in_help_texts_are_right() {
+        let (mut all, mut tried) = (vec![Cli::command()], 0);
+        while let Some(command) = all.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = help.split("\\\n").map(str::trim).collect::<Vec<_>>().join(" ");
+            for line in help.lines().filter(|line| line.trim_start().starts_with("qurrent ")) {
+                // What an example does stands behind it, some spaces off.
+                let example = line.trim_start().split("   ").next().unwrap_or_default();
+                match Cli::try_parse_from(example.split_whitespace().map(|word| word.trim_matches('\''))) {
+                    Err(error) if error.kind() != ErrorKind::DisplayHelp => panic!("{example}: {error}"),
+                    _ => tried += 1,
+                }
+            }
+            all.extend(command.get_subcommands().cloned());
+        }
+        assert!(tried > 30, "{tried} examples");
+    }
+
+    #[test]
+    fn a_wrong_filter_is_refused() {
+        assert!(filter("node=debug,kms=trace").is_ok());
+        assert!(filter("node=x=y").is_err());
     }
 }

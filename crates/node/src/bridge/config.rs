@@ -74,7 +74,7 @@ pub struct WireGuardConfig {
     #[arg(long, value_name = "NAME")]
     pub interface: String,
     /// Public key of the peer at the other site, as `wg show` prints it.
-    #[arg(long = "wg-peer", value_name = "PUBLIC KEY")]
+    #[arg(id = "wg_peer", long = "wg-peer", value_name = "PUBLIC KEY")]
     pub peer: String,
     /// The `wg` program.
     #[arg(long = "wg", value_name = "PROGRAM", default_value = "wg")]

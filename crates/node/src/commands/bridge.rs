@@ -77,13 +77,13 @@ struct EndArgs {
     #[arg(long, value_enum)]
     role: Role,
     /// Name of the bridge, the same at both ends.
-    #[arg(long, default_value = "bridge")]
+    #[arg(long, value_name = "NAME", default_value = "bridge")]
     name: String,
     /// Seconds from one key to the next.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     interval: u64,
-    /// Seconds after which a key is too old; three intervals when left out.
-    #[arg(long)]
+    /// Seconds after which a key is too old; three intervals, at least 60, when left out.
+    #[arg(long, value_name = "SECONDS")]
     max_age: Option<u64>,
     /// What is done then.
     #[arg(long, value_enum, default_value_t)]

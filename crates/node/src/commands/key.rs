@@ -44,7 +44,7 @@ enum KeyCommand {
     Get(GetArgs),
     /// Collect keys that a master SAE took, by their ids.
     #[command(
-        after_help = "Example:\n  qurrent key --sae sites/linfen/sae/app-linfen/sae.toml fetch app-taiyuan 5c1f…"
+        after_help = "Example:\n  qurrent key --sae sites/linfen/sae/app-linfen/sae.toml fetch app-taiyuan 0b2d9c1e-6f0a-4f58-9d3e-2a7b54c1f0aa"
     )]
     Fetch {
         /// The master SAE.
@@ -114,7 +114,11 @@ enum PriorityArg {
 /// # Errors
 /// If the KME cannot be reached or refuses.
 pub async fn run(args: KeyArgs) -> Outcome<()> {
-    let client = sae::client(&SaeConfig::read(&args.sae)?)?;
+    let config = SaeConfig::read(&args.sae).map_err(|failure| match args.sae.exists() {
+        true => failure,
+        false => failure.remedy("name the SAE's sae.toml with --sae; `qurrent network init` writes one for each SAE"),
+    })?;
+    let client = sae::client(&config)?;
     match args.command {
         KeyCommand::Status { slave } => {
             let status = client.status(&slave).await?;

@@ -1,4 +1,4 @@
-//! `qurrent network init|check|show`: network files and the folders made from them.
+//! `qurrent network init|check|rekey|show`: network files and the folders made from them.
 
 use std::path::PathBuf;
 
@@ -153,6 +153,7 @@ fn show(file: &std::path::Path, json: bool) -> Outcome<()> {
     };
     print(json, &summary, || {
         let mut text = format!("network {}: {} km of fibre\n", summary.name, summary.fibre_km);
+        text.push_str(&format!("sites: {}\n", summary.sites.join(", ")));
         for link in &summary.links {
             text.push_str(&format!("  {:<20} {} -> {}  {} km\n", link.id, link.alice, link.bob, link.length_km));
         }
