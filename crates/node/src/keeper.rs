@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crypto::record::Change;
@@ -46,6 +46,7 @@ pub struct Keeper {
     saes: Arc<BTreeMap<SaeId, SiteId>>,
     site: SiteId,
     pairs: Arc<Pairs>,
+    failure: Arc<DiskFailure>,
 }
 
 /// What the site's stocks and counters are now.
@@ -104,15 +105,16 @@ pub struct KeeperParts {
 }
 
 impl Keeper {
-    /// Starts the thread. `broken` is cancelled when the disk fails.
+    /// Starts the thread. `failure` is told when the disk fails.
     #[must_use]
-    pub fn start(parts: KeeperParts, broken: CancellationToken) -> Self {
+    pub fn start(parts: KeeperParts, failure: &Arc<DiskFailure>) -> Self {
         let (jobs, inbox) = channel(JOBS_MAX);
         let runtime = Handle::current();
-        let keeper = Self { jobs, saes: Arc::new(parts.saes.clone()), site: parts.site.clone(), pairs: Arc::default() };
+        let (saes, site, failure) = (Arc::new(parts.saes.clone()), parts.site.clone(), failure.clone());
+        let keeper = Self { jobs, saes, site, pairs: Arc::default(), failure: failure.clone() };
         std::thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || Worker::new(parts).run(inbox, &runtime, &broken))
+            .spawn(move || Worker::new(parts).run(inbox, &runtime, &failure))
             .expect("a process can start one more thread at its start");
         keeper
     }
@@ -151,7 +153,7 @@ impl Keeper {
         let holders = Holders::of(&sae, &request);
         let (reply, answer) = oneshot::channel();
         self.put(Job::Request(sae, request, reply)).await?;
-        let result = answer.await.ok()?;
+        let result = self.answered(answer).await?;
         if let (Some(holders), Ok(SupplyReply::Keys(keys))) = (holders, &result) {
             self.pairs.note(&holders, keys, clock::utc_now());
         }
@@ -162,7 +164,17 @@ impl Keeper {
     pub async fn foreign_request(&self, peer: String, request: PeerRequest) -> Option<Reply> {
         let (reply, answer) = oneshot::channel();
         self.put(Job::ForeignRequest(peer, request, reply)).await?;
-        answer.await.ok()
+        self.answered(answer).await
+    }
+
+    /// Waits for an answer that the disk may take along. What a commit that failed did is not known before the store
+    /// is opened again, so there is nothing true to say: the caller's connection ends with the process, as in a crash.
+    async fn answered<T>(&self, answer: oneshot::Receiver<T>) -> Option<T> {
+        match answer.await {
+            Ok(answer) => Some(answer),
+            Err(_) if self.failure.happened.is_cancelled() => std::future::pending().await,
+            Err(_) => None,
+        }
     }
 
     /// Tells the interworking core what became of a call. `None` when the site is stopping.
@@ -283,7 +295,7 @@ impl Worker {
         }
     }
 
-    fn run(mut self, inbox: Receiver<Job>, runtime: &Handle, broken: &CancellationToken) {
+    fn run(mut self, inbox: Receiver<Job>, runtime: &Handle, failure: &DiskFailure) {
         match self.serve(inbox, runtime) {
             Ok(stopped) => {
                 // The store gives its place to another replica when it is dropped: before the process may end.
@@ -291,11 +303,9 @@ impl Worker {
                 let _nobody_waits = stopped.send(());
             }
             Err(error) => {
-                tracing::error!(
-                    data = %self.parts.data.display(), %error,
-                    "the disk does not take what must be durable; stopping. Free space or repair it, then start again"
-                );
-                broken.cancel();
+                tracing::error!(data = %self.parts.data.display(), %error, "nothing can be made durable; stopping");
+                // Before those who wait for an answer see that none comes.
+                failure.tell(error);
             }
         }
     }
@@ -523,13 +533,41 @@ impl Worker {
     }
 }
 
+/// Whether and why the keeper could not go on.
+#[derive(Debug, Default)]
+pub struct DiskFailure {
+    happened: CancellationToken,
+    why: OnceLock<DiskError>,
+}
+
+impl DiskFailure {
+    /// Waits until it happens.
+    pub async fn happened(&self) {
+        self.happened.cancelled().await;
+    }
+
+    /// Why, if it happened.
+    #[must_use]
+    pub fn why(&self) -> Option<&DiskError> {
+        self.why.get()
+    }
+
+    fn tell(&self, error: DiskError) {
+        drop(self.why.set(error));
+        self.happened.cancel();
+    }
+}
+
 /// Why the keeper cannot go on.
 #[derive(Debug, thiserror::Error)]
-enum DiskError {
+pub enum DiskError {
+    /// The store did not take a commit.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The audit log did not take an entry.
     #[error(transparent)]
     Log(#[from] ledger::Error),
+    /// Nobody is left who could give it work.
     #[error("every handle to the keeper is gone")]
     Abandoned,
 }

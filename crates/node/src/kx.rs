@@ -6,9 +6,11 @@
 //! channel 1: a message of the `kms` core      channel 2: a link-state advertisement of the `control` core
 //! channel 3: a site report (JSON) for dashboards      channel 4: a message of the key streams
 //! channel 6: a notification of key ids, or the answer to one (`docs/formats/notice.md`)
+//! channel 0, without bytes: are you there; who accepted the connection answers the same
 //! ```
 //!
-//! Provided: peers are known by certificate, order is kept while a connection lasts, dead peers are noticed.
+//! Provided: peers are known by certificate, order is kept while a connection lasts, dead peers are noticed, also those
+//! whose machine is gone or whose process stands still.
 //! Not provided: delivery. What was queued for a lost connection is dropped; the cores have their own time-outs.
 
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
@@ -138,6 +140,11 @@ pub async fn accept(listener: TcpListener, guard: Guard, events: mpsc::Sender<Kx
                     () = stopped.cancelled() => return,
                 };
                 match frame {
+                    Ok(Some(Ok(frame))) if frame[..] == ARE_YOU_THERE => {
+                        if !sent(frames.send(Bytes::from_static(&ARE_YOU_THERE))).await {
+                            return;
+                        }
+                    }
                     Ok(Some(Ok(mut frame))) if !frame.is_empty() => {
                         let number = frame.split_to(1);
                         let Some(channel) = number.first().copied().and_then(Channel::from_number) else { continue };
@@ -207,25 +214,46 @@ impl Dialler {
         Ok(Framed::new(tls, codec()))
     }
 
-    /// Sends what is queued until the peer is gone. Peers send nothing on a connection that we dialled.
+    /// Sends what is queued until the peer is gone. On a connection that we dialled peers only say that they are there;
+    /// one that has said so and falls silent is gone: another process may have its place and its address by now.
     async fn pump(
         &self,
         mut connection: Framed<tokio_rustls::client::TlsStream<TcpStream>, LengthDelimitedCodec>,
         queue: &mut mpsc::Receiver<Bytes>,
     ) {
         let mut frames = Vec::with_capacity(FRAMES_AT_ONCE);
+        let mut ask = interval(ASK_EVERY);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard: Option<Instant> = None;
         loop {
             tokio::select! {
                 count = queue.recv_many(&mut frames, FRAMES_AT_ONCE) => {
                     let mut burst = stream::iter(frames.drain(..).map(Ok));
-                    if count == 0 || connection.send_all(&mut burst).await.is_err() {
+                    if count == 0 || !sent(connection.send_all(&mut burst)).await {
                         return;
                     }
                 }
-                _ = connection.next() => return,
+                frame = connection.next() => match frame {
+                    Some(Ok(_)) => heard = Some(Instant::now()),
+                    _ => return,
+                },
+                _ = ask.tick() => {
+                    if heard.is_some_and(|heard| heard.elapsed() > ANSWER_MAX) {
+                        tracing::warn!(site = %self.site, "the peer does not answer any more; connecting anew");
+                        return;
+                    }
+                    if !sent(connection.send(Bytes::from_static(&ARE_YOU_THERE))).await {
+                        return;
+                    }
+                }
             }
         }
     }
+}
+
+/// Whether something went out. A peer that stands still takes nothing.
+async fn sent<E>(sending: impl Future<Output = Result<(), E>>) -> bool {
+    matches!(timeout(ANSWER_MAX, sending).await, Ok(Ok(())))
 }
 
 fn codec() -> LengthDelimitedCodec {
@@ -237,6 +265,11 @@ const QUEUE_FRAMES_MAX: usize = 1_024;
 /// Frames that share one write to the connection.
 const FRAMES_AT_ONCE: usize = 64;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// A frame of channel 0.
+const ARE_YOU_THERE: [u8; 1] = [0];
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// A peer that has answered once answers so soon, or is gone.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);

@@ -28,8 +28,8 @@ use types::network::Network;
 
 use crate::backups::seconds_since_1970;
 use crate::config::{
-    FibreConfig, FibreLink, Limits, LinkConfig, LinkSource, Listen, NodeConfig, PeerConfig, SaeConfig, SkipConfig,
-    StoreConfig, StreamListen, TlsFiles, read_network, write_secret, write_toml,
+    DatabaseSettings, FibreConfig, FibreLink, Limits, LinkConfig, LinkSource, Listen, NodeConfig, PeerConfig,
+    SaeConfig, SkipConfig, StoreConfig, StreamListen, TlsFiles, read_network, write_secret, write_toml,
 };
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
@@ -208,6 +208,20 @@ pub fn rekey(layout: &Layout, link: &LinkId) -> Outcome<Vec<PathBuf>> {
 /// Never for ids of a parsed network.
 pub fn log_origin(network: &Network, site: &SiteId) -> Outcome<Origin> {
     Origin::new(network.name(), site).context(|| format!("log of site {site}"))
+}
+
+/// Origin of the audit log that a process of a site writes: its own, if it is one of several replicas.
+///
+/// # Errors
+/// If the replica's name is none for a log.
+pub fn own_log_origin(network: &Network, config: &NodeConfig) -> Outcome<Origin> {
+    let origin = log_origin(network, &config.site)?;
+    match &config.store.database {
+        Some(DatabaseSettings { replica, .. }) => {
+            origin.of_replica(replica).context(|| format!("[store.database] replica of site {}", config.site))
+        }
+        None => Ok(origin),
+    }
 }
 
 /// The SAE that applications of a site may use.

@@ -4,6 +4,7 @@
 //! ports, the store's lock. What fails later is either one connection, which is retried, or the disk, which
 //! ends the process.
 
+use std::error::Error as _;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +34,9 @@ use crate::config::{NodeConfig, read_network, read_secret};
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::interwork::{self, Gateway};
-use crate::keeper::{Keeper, KeeperParts};
+use crate::keeper::{DiskError, DiskFailure, Keeper, KeeperParts};
 use crate::kx;
-use crate::provision::log_origin;
+use crate::provision::own_log_origin;
 use crate::quantum::link::{LinkEndConfig, LinkTask};
 use crate::routes::Switchboard;
 use crate::serve::Guard;
@@ -59,7 +60,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
     let state = State::open(&config, &network, store)?;
 
     let board = Arc::new(Board::new());
-    let broken = CancellationToken::new();
+    let failure = Arc::new(DiskFailure::default());
     let (kx_events, kx_inbox) = mpsc::channel(KX_EVENTS_MAX);
     let peers: Vec<_> = config.peer.iter().map(|peer| (peer.site.clone(), peer.kx)).collect();
     let tasks = stop.child_token();
@@ -78,9 +79,9 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
             backups: state.backups,
             data: config.data.clone(),
         },
-        broken.clone(),
+        &failure,
     );
-    keeper.record(vec![started(&config)?]).await.ok_or_else(|| disk_failed(&config))?;
+    keeper.record(vec![started(&config)?]).await.ok_or_else(|| disk_failed(&config, &failure))?;
 
     let mut links = Vec::new();
     for (end, listener) in state.links.into_iter().zip(listeners.classical) {
@@ -113,15 +114,15 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
 
     tokio::select! {
         () = stop.cancelled() => {}
-        () = broken.cancelled() => {}
+        () = failure.happened() => {}
     }
     tasks.cancel();
     for link in links {
         link.join().await;
     }
     drop(tokio::time::timeout(DRAIN_MAX, https).await);
-    if broken.is_cancelled() {
-        return Err(disk_failed(&config));
+    if failure.why().is_some() {
+        return Err(disk_failed(&config, &failure));
     }
     keeper.stop().await;
     tracing::info!(site = %config.site, "site is down");
@@ -189,7 +190,7 @@ impl State {
         if let Some(number) = store.incarnation().context(what)?.filter(|life| life.restored_from.is_some()) {
             tracing::warn!(incarnation = number.number, "this store was restored from a backup");
         }
-        let origin = log_origin(network, &config.site)?;
+        let origin = own_log_origin(network, config)?;
         let log = SiteLog::open(&config.log_dir(), origin, SigningKey::from_seed(&seed), clock::utc_now())
             .context(|| format!("audit log {}", config.log_dir().display()))?;
 
@@ -266,11 +267,35 @@ fn started(config: &NodeConfig) -> Outcome<Event> {
     })
 }
 
-fn disk_failed(config: &NodeConfig) -> Failure {
-    Failure::new(format!("site {} stopped: its disk does not take what must be durable", config.site)).remedy(format!(
-        "free space on or repair the disk of {}, then start again; nothing acknowledged is lost",
-        config.data.display()
-    ))
+fn disk_failed(config: &NodeConfig, failure: &DiskFailure) -> Failure {
+    let site = &config.site;
+    let (what, remedy) = match failure.why() {
+        Some(DiskError::Store(store::Error::Fenced { .. })) => (
+            format!("site {site} stopped: this replica is not its writer any more"),
+            "start it again: it waits until its turn comes. If this repeats, look why it was silent, or raise lease_s"
+                .to_owned(),
+        ),
+        Some(DiskError::Store(store::Error::Database { .. })) => (
+            format!("site {site} stopped: its database does not take what must be durable"),
+            "look after the server and the way to it, then start again; nothing acknowledged is lost".to_owned(),
+        ),
+        _ => (
+            format!("site {site} stopped: its disk does not take what must be durable"),
+            format!(
+                "free space on or repair the disk of {}, then start again; nothing acknowledged is lost",
+                config.data.display()
+            ),
+        ),
+    };
+    let why = failure.why().map(|why| {
+        let below = why.source().map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{why}{below}")
+    });
+    let failed = Failure::new(what).remedy(remedy);
+    match why {
+        Some(why) => failed.source(why),
+        None => failed,
+    }
 }
 
 const KX_EVENTS_MAX: usize = 4_096;

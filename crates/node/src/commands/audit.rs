@@ -20,7 +20,7 @@ use types::units::UtcNanos;
 use super::print;
 use crate::config::{NodeConfig, read_network, read_secret};
 use crate::failure::{Context as _, Failure, Outcome};
-use crate::provision::{TrustFile, log_origin};
+use crate::provision::{TrustFile, own_log_origin};
 
 /// Audit log of a site: read it, prove an entry, export it, verify an export offline.
 #[derive(Args, Debug)]
@@ -134,7 +134,7 @@ struct Place {
 impl Place {
     fn of_config(file: &Path) -> Outcome<Self> {
         let config = NodeConfig::read(file)?;
-        let origin = log_origin(&read_network(&config.network)?, &config.site)?;
+        let origin = own_log_origin(&read_network(&config.network)?, &config)?;
         let folder = config.log_dir();
         if File::open(&config.signing_seed).is_ok() {
             let signing_key = SigningKey::from_seed(&Key256::copy_of(&*read_secret::<32>(&config.signing_seed)?));

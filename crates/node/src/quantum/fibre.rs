@@ -100,8 +100,12 @@ impl Fibre {
             let mut waiting = Waiting::default();
             while let Some((hello, stream)) = modules.recv().await {
                 waiting.plug(hello, stream);
-                if let Some((emission, alice, bob)) = waiting.pair() {
-                    self.session(&emission, alice, bob).await;
+                while let Some((emission, alice, bob)) = waiting.pair() {
+                    // A module that is plugged in meanwhile takes the place of the one that is there.
+                    tokio::select! {
+                        () = self.session(&emission, alice, bob) => {}
+                        Some((hello, stream)) = modules.recv() => waiting.plug(hello, stream),
+                    }
                 }
             }
         };

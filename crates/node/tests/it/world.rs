@@ -114,6 +114,13 @@ impl World {
         child.wait().unwrap();
     }
 
+    /// How a process ended, if it did by itself.
+    pub fn exited(&mut self, name: &str) -> Option<std::process::ExitStatus> {
+        let status = self.children.get_mut(name)?.try_wait().unwrap()?;
+        self.children.remove(name);
+        Some(status)
+    }
+
     /// Asks a process to stop and gives its exit status.
     pub fn terminate(&mut self, name: &str) -> std::process::ExitStatus {
         let mut child = self.children.remove(name).unwrap();
