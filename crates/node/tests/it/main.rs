@@ -28,4 +28,5 @@ mod streams;
 mod telecontrol;
 mod vendor;
 mod view;
+mod wishes;
 mod world;
