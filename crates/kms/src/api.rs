@@ -10,7 +10,7 @@ use types::id::{BlockSeq, KeyId, LinkId, RequestId, SaeId, SiteId};
 use types::units::BitLen;
 
 pub use self::carry::{ExportFailure, KeyOrigin};
-pub use self::quality::{PairFlow, Priority, RouteWish, SaePolicy, TokenRate, Wishes};
+pub use self::quality::{PairFlow, PassedOn, Priority, RouteWish, SaePolicy, TokenRate, Wishes};
 
 mod carry;
 mod quality;
@@ -57,6 +57,9 @@ pub enum Input {
     Foreign(BTreeMap<SaeId, String>),
     /// What SAEs of this site may draw; replaces all. While nothing is said every SAE is equal and unlimited.
     Saes(BTreeMap<SaeId, SaePolicy>),
+    /// Percent of each stock that is reserved for telecontrol, telemetry and models, as in
+    /// [`crate::Config::reserve_percent`].
+    Reserves([u8; 3]),
     /// Keys that come from another network for SAEs of this one; answered by exactly one [`Output::Imported`].
     /// Doing the same again changes nothing and is answered again.
     Import {
@@ -162,6 +165,8 @@ pub enum Output {
         slave: SaeId,
         /// The keys under their ids.
         keys: Vec<(KeyId, SecretBytes)>,
+        /// What the master SAE said besides.
+        passed_on: Option<PassedOn>,
     },
     /// Void an export, answered or not; may come again after a restart.
     ExportVoid {

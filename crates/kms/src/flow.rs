@@ -13,6 +13,7 @@ pub(crate) struct Made {
     seconds: f64,
     /// Since when keys are lacking and none was made.
     since: Option<Time>,
+    total: u64,
 }
 
 impl Made {
@@ -32,6 +33,12 @@ impl Made {
     pub(crate) fn made(&mut self, now: Time, keys: usize, lacking: bool) {
         self.pass(self.since.map_or(Duration::ZERO, |since| now.since(since)), keys);
         self.since = lacking.then_some(now);
+        self.total += keys as u64;
+    }
+
+    /// Keys made since the start.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     /// Keys per second; `None` if nothing is known.
@@ -53,6 +60,7 @@ impl Made {
 pub(crate) struct Taken {
     keys: f64,
     at: Time,
+    total: u64,
 }
 
 impl Taken {
@@ -60,6 +68,12 @@ impl Taken {
     pub(crate) fn take(&mut self, now: Time, keys: usize) {
         self.keys = self.keys_at(now) + as_f64(keys);
         self.at = now;
+        self.total += keys as u64;
+    }
+
+    /// Keys taken since the start.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     /// Keys per second.

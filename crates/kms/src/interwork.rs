@@ -30,6 +30,7 @@
 //!
 //! Provided: asynchronous mode at both ends, synchronous mode where a foreign KME asks for it, several targets per
 //! key of a foreign KME.
+//! Optional extensions of the SAE that asks go along with a transfer as long as the process lives.
 //! Not provided: sending in synchronous mode; keys that only cross this network (a target behind another foreign KME
 //! is refused as not routable); mandatory extensions.
 
@@ -145,8 +146,8 @@ impl Interwork {
     /// Takes one input.
     pub fn handle_input(&mut self, now: Time, input: Input, rng: &mut impl CryptoRng) {
         match input {
-            Input::Export { export, peer, master, slave, keys } => {
-                self.export(now, export, &peer, &master, &slave, keys);
+            Input::Export { export, peer, master, slave, keys, passed_on } => {
+                self.export(now, export, &peer, (&master, &slave), keys, passed_on.as_ref());
             }
             Input::ExportVoid { export, peer, master, slave, ids } => {
                 self.export_void(now, export, &peer, &master, &slave, ids);

@@ -238,7 +238,14 @@ impl Kme {
             Input::Request { id, sae, request } => self.request(now, id, sae, request, rng),
             Input::Directory(directory) => self.directory = directory,
             Input::Foreign(foreign) => self.foreign = foreign,
-            Input::Saes(policies) => self.quotas.replace(policies),
+            Input::Saes(policies) => {
+                self.quotas.replace(policies);
+                self.serve_due = true;
+            }
+            Input::Reserves(percent) => {
+                self.config.reserve_percent = percent;
+                self.serve_due = true;
+            }
             Input::Exported { export, result } => self.exported(export, result),
             Input::Import { id, initiator, targets, keys } => self.import(now, id, initiator, targets, keys, rng),
             Input::Withdraw { id, initiator, targets, ids } => self.withdraw(now, id, initiator, &targets, ids, rng),

@@ -67,7 +67,7 @@ mod wish;
 
 pub use self::api::{
     CommitSeq, Counters, ExportFailure, Input, KeyOrigin, LinkStock, LinkUse, Output, PairFlow, PairStatus, PairStock,
-    Priority, Refusal, RouteWish, SaePolicy, SuppliedKey, SupplyReply, SupplyRequest, TokenRate, Wishes,
+    PassedOn, Priority, Refusal, RouteWish, SaePolicy, SuppliedKey, SupplyReply, SupplyRequest, TokenRate, Wishes,
 };
 pub use self::config::{Config, PAIR_KEY_BYTES};
 pub use self::kme::Kme;

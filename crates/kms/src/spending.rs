@@ -13,12 +13,14 @@ pub(crate) struct Spending {
     pub(crate) at: u64,
     /// What the records say; at least `at`.
     stored: u64,
+    /// The mutation spends what nobody else can tell of.
+    alone: bool,
 }
 
 impl Spending {
     /// As it was stored.
     pub(crate) fn restored(at: u64) -> Self {
-        Self { began: at, at, stored: at }
+        Self { began: at, at, stored: at, alone: false }
     }
 
     /// Moves beyond another number.
@@ -28,10 +30,16 @@ impl Spending {
         journal.change(record::put_spent(self.at));
     }
 
-    /// Counts what the mutation spends. Pad always moves the stored number; for keys it is moved ahead by a lease.
+    /// The mutation spends keys that are at this site alone: no other site can say that they are gone.
+    pub(crate) fn of_this_site_alone(&mut self) {
+        self.alone = true;
+    }
+
+    /// Counts what the mutation spends. Pad and keys of this site alone always move the stored number; for keys it is moved ahead by a lease.
     pub(crate) fn count(&mut self, journal: &mut Journal) {
+        let alone = std::mem::take(&mut self.alone);
         let spends = |what| journal.changes().iter().any(|change| record::spends(change) == what);
-        if spends(Spends::Pad) {
+        if spends(Spends::Pad) || alone {
             self.move_beyond(0, journal);
         } else if spends(Spends::Key) {
             self.at += 1;

@@ -15,7 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Extension, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{any, post};
 use etsi::etsi014::BODY_MAX;
 
@@ -25,6 +28,7 @@ use self::notify::Notices;
 use crate::board::Board;
 use crate::config::SkipConfig;
 use crate::keeper::Keeper;
+use crate::tls::Identity;
 
 /// What handlers need.
 #[derive(Clone)]
@@ -57,16 +61,37 @@ impl ApiState {
     }
 }
 
+/// Counts and notes who may not do what it asked.
+async fn note_refused(
+    State((state, interface)): State<(ApiState, &'static str)>,
+    caller: Option<Extension<Identity>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        && let Some(Extension(caller)) = caller
+    {
+        state.keeper.refusals().request(interface, "not_authorised");
+        state.keeper.note_refused(&caller, &format!("not authorised ({interface})"));
+    }
+    response
+}
+
 /// All routes of a site.
 pub fn router(state: ApiState) -> Router {
+    let events = Router::new()
+        .route("/qurrent/v1/events", post(intake::event))
+        .route("/qurrent/v1/terminals", post(intake::terminal));
+    let watched =
+        |routes: Router<ApiState>, name| routes.route_layer(from_fn_with_state((state.clone(), name), note_refused));
     Router::new()
         .merge(skip::routes())
-        .merge(etsi015::routes())
-        .merge(notify::routes())
+        .merge(watched(etsi015::routes(), "etsi015"))
+        .merge(watched(notify::routes(), "notifications"))
+        .merge(watched(events, "events"))
         .route("/api/v1/keys/{*resource}", any(etsi014::serve))
         .route("/api/v1/openapi.yaml", any(etsi014::description))
-        .route("/qurrent/v1/events", post(intake::event))
-        .route("/qurrent/v1/terminals", post(intake::terminal))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .fallback(etsi014::unknown_path)
         .method_not_allowed_fallback(etsi014::wrong_method)

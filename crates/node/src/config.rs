@@ -5,6 +5,7 @@
 
 mod interwork;
 mod link;
+mod policy;
 mod skip;
 mod store;
 
@@ -22,6 +23,7 @@ use types::network::Network;
 
 pub use self::interwork::InterworkConfig;
 pub use self::link::{DeviceConfig, HostPort, LinkConfig, LinkSource};
+pub use self::policy::{PolicyConfig, PolicyTable, RateConfig, ReserveConfig};
 pub use self::skip::SkipConfig;
 pub use self::store::{BackupConfig, DatabaseSettings, RootProtection, Source, StoreConfig, Unlock};
 use crate::failure::{Context as _, Failure, Outcome};
@@ -84,6 +86,12 @@ pub struct NodeConfig {
     /// Where records are, and what protects them.
     #[serde(default, skip_serializing_if = "StoreConfig::is_default")]
     pub store: StoreConfig,
+    /// What each SAE of the site may draw.
+    #[serde(default, skip_serializing_if = "PolicyTable::is_empty")]
+    pub policy: PolicyTable,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// `[[saes]]`: an SAE whose certificate does not name it as this network knows it.
@@ -161,6 +169,9 @@ pub struct Listen {
     pub kx: SocketAddr,
     /// Dashboard, plain HTTP; leave it on a loopback or management address.
     pub dashboard: Option<SocketAddr>,
+    /// Metrics of this site alone, plain HTTP; leave it on a loopback or management address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where SAEs find the key streams of a site.
@@ -223,6 +234,9 @@ impl NodeConfig {
     /// If it cannot be read or has an unknown, missing or malformed field; line and field are named.
     pub fn read(file: &Path) -> Outcome<Self> {
         let mut config: Self = read_toml(file)?;
+        let context = || format!("configuration {}", file.display());
+        config.policy.of_site(&config.site, &config.sae).context(context)?;
+        config.file = file.to_path_buf();
         let base = file.parent().unwrap_or(Path::new("."));
         let paths = [
             &mut config.network,

@@ -44,6 +44,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use types::id::SiteId;
 use types::network::Network;
 use types::units::UtcNanos;
 
@@ -61,9 +62,26 @@ pub async fn serve(listener: TcpListener, board: Arc<Board>, network: Network, s
     let dashboard = Arc::new(Dashboard { board, network, layout, live: Live::new(), stop: stop.clone() });
     let tasks = TaskTracker::new();
     tasks.spawn(live::render(dashboard.clone()));
-    let router = router(dashboard);
+    plain_http(listener, router(dashboard), tasks, stop).await;
+}
+
+/// Serves the metrics of one site alone until the token is cancelled: `/metrics` and `/healthz`.
+pub async fn serve_metrics(listener: TcpListener, board: Arc<Board>, site: SiteId, stop: CancellationToken) {
+    let own = async move || {
+        let reports: Vec<_> = board.sites().into_iter().filter(|report| report.site == site).collect();
+        ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&reports, clock::utc_now()))
+    };
+    let router = Router::new()
+        .route("/metrics", get(own))
+        .route("/healthz", get(async || "ok\n"))
+        .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
+        .layer(map_response(secured));
+    plain_http(listener, router, TaskTracker::new(), stop).await;
+}
+
+async fn plain_http(listener: TcpListener, router: Router, tasks: TaskTracker, stop: CancellationToken) {
     let handle = |tcp| connection(tcp, router.clone(), stop.clone());
-    accept(&listener, CONNECTIONS_MAX, &stop, &tasks, handle).await;
+    accept(&listener, CONNECTIONS_MAX, &stop, &tasks, || {}, handle).await;
     drop(listener);
     tasks.close();
     drop(timeout(DRAIN_MAX, tasks.wait()).await);

@@ -22,7 +22,9 @@ pub use self::caller::Outgoing;
 use crate::config::NodeConfig;
 use crate::failure::{Failure, Outcome};
 use crate::keeper::Keeper;
+use crate::refusals::Refusals;
 use crate::serve;
+use crate::tls::LiveTls;
 
 /// The core's settings, if this site interworks at all.
 ///
@@ -57,6 +59,7 @@ pub fn settings(config: &NodeConfig) -> Outcome<Option<Config>> {
 pub struct Gateway {
     listeners: Vec<(TcpListener, listener::Guard)>,
     callers: BTreeMap<String, Caller>,
+    certificates: Vec<LiveTls>,
 }
 
 impl Gateway {
@@ -64,19 +67,24 @@ impl Gateway {
     ///
     /// # Errors
     /// If an address is taken or a certificate file is missing or wrong.
-    pub async fn open(config: &NodeConfig) -> Outcome<Self> {
-        let (mut listeners, mut callers) = (Vec::new(), BTreeMap::new());
+    pub async fn open(config: &NodeConfig, refusals: &Refusals) -> Outcome<Self> {
+        let (mut listeners, mut callers, mut certificates) = (Vec::new(), BTreeMap::new(), Vec::new());
         for peer in &config.interwork {
-            let guard = listener::Guard::new(peer)?;
-            callers.insert(peer.name.clone(), Caller::new(peer)?);
+            let live = tls::live(peer)?;
+            let guard = listener::Guard::new(peer, live.clone(), refusals.clone());
+            callers.insert(peer.name.clone(), Caller::new(peer, live.clone())?);
+            certificates.push(live);
             let socket = serve::bind(peer.listen, &format!("the key management entity {}", peer.name)).await?;
             listeners.push((socket, guard));
         }
-        Ok(Self { listeners, callers })
+        Ok(Self { listeners, callers, certificates })
     }
 
     /// Runs until the token is cancelled.
     pub fn start(self, keeper: &Keeper, outgoing: mpsc::Receiver<Outgoing>, stop: &CancellationToken) {
+        for live in self.certificates {
+            tokio::spawn(live.keep_fresh(stop.clone()));
+        }
         for (socket, guard) in self.listeners {
             tokio::spawn(listener::serve(socket, guard, keeper.clone(), stop.clone()));
         }

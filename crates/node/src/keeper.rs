@@ -37,7 +37,9 @@ use crate::entropy::os_rng;
 use crate::interwork::Outgoing;
 use crate::kx::{Channel, KxSender};
 use crate::pairs::{Holders, Pairs};
-use crate::report::AuditLine;
+use crate::refusals::{Refusals, Who};
+use crate::report::{AuditLine, Timing};
+use crate::tls::Identity;
 
 /// Handle to the keeper; cheap to clone.
 #[derive(Clone)]
@@ -47,6 +49,7 @@ pub struct Keeper {
     site: SiteId,
     pairs: Arc<Pairs>,
     failure: Arc<DiskFailure>,
+    refusals: Refusals,
 }
 
 /// What the site's stocks and counters are now.
@@ -62,6 +65,23 @@ pub struct Snapshot {
     pub audit: Vec<AuditLine>,
     /// Entries in the log.
     pub audit_entries: u64,
+    /// How the stocks move.
+    pub flows: Vec<PairFlow>,
+    /// What interworking did, if the site does.
+    pub interwork: Option<kms::interwork::Counters>,
+    /// What the disk did.
+    pub disk: DiskUse,
+}
+
+/// What the disk did since the process started.
+#[derive(Clone, Debug, Default)]
+pub struct DiskUse {
+    /// Passes to the store.
+    pub commits: Timing,
+    /// Passes to the audit log.
+    pub appends: Timing,
+    /// Changes of records.
+    pub changes: u64,
 }
 
 /// Called when the changes of a link are durable.
@@ -100,6 +120,8 @@ pub struct KeeperParts {
     pub interwork: Option<(Interwork, Sender<Outgoing>)>,
     /// Backups made beside the work.
     pub backups: Option<Backups>,
+    /// Who was turned away.
+    pub refusals: Refusals,
     /// Where the store lives, for messages about the disk.
     pub data: PathBuf,
 }
@@ -111,7 +133,8 @@ impl Keeper {
         let (jobs, inbox) = channel(JOBS_MAX);
         let runtime = Handle::current();
         let (saes, site, failure) = (Arc::new(parts.saes.clone()), parts.site.clone(), failure.clone());
-        let keeper = Self { jobs, saes, site, pairs: Arc::default(), failure: failure.clone() };
+        let refusals = parts.refusals.clone();
+        let keeper = Self { jobs, saes, site, pairs: Arc::default(), failure: failure.clone(), refusals };
         std::thread::Builder::new()
             .name("keeper".to_owned())
             .spawn(move || Worker::new(parts).run(inbox, &runtime, &failure))
@@ -146,6 +169,17 @@ impl Keeper {
     #[must_use]
     pub fn pairs(&self) -> &Pairs {
         &self.pairs
+    }
+
+    /// Who was turned away, and why.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Notes for the audit log that a caller may not do what it asked.
+    pub fn note_refused(&self, caller: &Identity, reason: &str) {
+        self.refusals.note(clock::now(), &Who::Caller(caller.clone()), reason);
     }
 
     /// Asks the KME for an SAE. `None` when the site is stopping.
@@ -255,6 +289,7 @@ struct Worker {
     /// Whether the last pass served several jobs.
     crowded: bool,
     heartbeat: Time,
+    disk: DiskUse,
 }
 
 /// What the next pass to disk holds.
@@ -292,6 +327,7 @@ impl Worker {
             pass: Duration::ZERO,
             crowded: false,
             heartbeat: clock::now(),
+            disk: DiskUse::default(),
         }
     }
 
@@ -334,6 +370,7 @@ impl Worker {
             for job in batch {
                 if let Some(stop) = self.take(job) {
                     self.settle()?;
+                    self.pending.events.extend(self.parts.refusals.close(clock::now()));
                     self.pending.events.push(Event::ServiceStopped);
                     self.settle()?;
                     self.parts.log.checkpoint()?;
@@ -406,15 +443,20 @@ impl Worker {
     fn settle(&mut self) -> Result<(), DiskError> {
         loop {
             self.drain();
+            self.pending.events.extend(self.parts.refusals.due(clock::now()));
             if self.pending.is_empty() {
                 return Ok(());
             }
             let (pass, begun) = (std::mem::take(&mut self.pending), Instant::now());
             if !pass.changes.is_empty() {
                 self.parts.store.commit(&pass.changes)?;
+                self.disk.commits.note(begun.elapsed());
+                self.disk.changes += pass.changes.len() as u64;
             }
             if !pass.events.is_empty() {
+                let begun = Instant::now();
                 self.parts.log.append(clock::utc_now(), &pass.events)?;
+                self.disk.appends.note(begun.elapsed());
             }
             self.pass = begun.elapsed().min(PASS_MAX);
             if let Some(seq) = pass.commit {
@@ -492,6 +534,7 @@ impl Worker {
         match output {
             Output::Commit { seq, changes, events } => {
                 self.pending.changes.extend(changes);
+                let events: Vec<Event> = events.into_iter().filter_map(|event| self.unless_refusal(event)).collect();
                 self.pending.events.extend(events);
                 self.pending.commit = Some(seq);
             }
@@ -509,8 +552,8 @@ impl Worker {
             Output::PeerMisbehaved { site, reason } => tracing::warn!(%site, reason, "a KME misbehaved"),
             Output::Imported { id, result } => self.interwork(kms::interwork::Input::Imported { id, result }),
             Output::Withdrawn { id, result } => self.interwork(kms::interwork::Input::Withdrawn { id, result }),
-            Output::Export { export, peer, master, slave, keys } if self.parts.interwork.is_some() => {
-                self.interwork(kms::interwork::Input::Export { export, peer, master, slave, keys });
+            Output::Export { export, peer, master, slave, keys, passed_on } if self.parts.interwork.is_some() => {
+                self.interwork(kms::interwork::Input::Export { export, peer, master, slave, keys, passed_on });
             }
             Output::ExportVoid { export, peer, master, slave, ids } if self.parts.interwork.is_some() => {
                 self.interwork(kms::interwork::Input::ExportVoid { export, peer, master, slave, ids });
@@ -522,6 +565,17 @@ impl Worker {
         }
     }
 
+    /// Refusals go into the log by their number.
+    fn unless_refusal(&self, event: Event) -> Option<Event> {
+        match event {
+            Event::RequestRefused { sae, reason } => {
+                self.parts.refusals.note(clock::now(), &sae.into(), &reason);
+                None
+            }
+            event => Some(event),
+        }
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             pairs: self.parts.kme.stock(),
@@ -529,6 +583,9 @@ impl Worker {
             counters: self.parts.kme.counters(),
             audit: self.parts.log.recent(AUDIT_LINES).rev().map(audit_line).collect(),
             audit_entries: self.parts.log.size(),
+            flows: self.parts.kme.pairs(),
+            interwork: self.parts.interwork.as_ref().map(|(core, _)| core.counters()),
+            disk: self.disk.clone(),
         }
     }
 }

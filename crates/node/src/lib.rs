@@ -18,8 +18,10 @@
 //! | [`demo`] | the reference network on one machine, and its story |
 //! | [`config`], [`provision`], [`pki`] | configuration files; one folder from a network file; certificates |
 //! | [`tls`], [`serve`], [`sae`] | mutual TLS, accept loops, acting as an SAE of ETSI GS QKD 014 |
+//! | [`refusals`] | who was turned away: few audit entries, all counts |
 //! | [`bench`] | published figures, measured again |
 //! | [`failure`] | what a command says when it fails |
+//! | [`policies`], [`fresh`] | what SAEs may draw, and files that are read again while the site runs |
 //! | [`entropy`], [`clock`], [`stop`] | randomness, time and the clean stop |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
@@ -36,14 +38,17 @@ pub mod dashboard;
 pub mod demo;
 pub mod entropy;
 pub mod failure;
+pub mod fresh;
 pub mod interwork;
 pub mod keeper;
 pub mod kx;
 pub mod metrics;
 pub mod pairs;
 pub mod pki;
+pub mod policies;
 pub mod provision;
 pub mod quantum;
+pub mod refusals;
 pub mod report;
 pub mod routes;
 pub mod sae;

@@ -1,17 +1,22 @@
 //! Metrics of the whole network, as OpenMetrics text for Prometheus. Made from the sites' reports at each scrape:
 //! labels are ids of sites, links, terminals and models, never key.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use kms::Priority;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 use types::quantum::Role;
 use types::units::UtcNanos;
 
-use crate::report::SiteReport;
+use crate::report::{SiteReport, Timing};
 
 /// Media type of [`text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,6 +28,9 @@ pub fn text(reports: &[SiteReport], now: UtcNanos) -> String {
     sites(&mut registry, reports, now);
     links(&mut registry, reports);
     stocks(&mut registry, reports);
+    pairs(&mut registry, reports);
+    interfaces(&mut registry, reports);
+    disk(&mut registry, reports);
     terminals(&mut registry, reports);
     models(&mut registry, reports);
     let mut text = String::new();
@@ -39,6 +47,9 @@ fn sites(registry: &mut Registry, reports: &[SiteReport], now: UtcNanos) {
     let supplied = counters(registry, "keys_supplied", "Keys supplied to master SAEs");
     let delivered = counters(registry, "keys_delivered", "Keys delivered to slave SAEs");
     let refused = counters(registry, "requests_refused", "Key requests refused");
+    let failed = counters(registry, "relays_failed", "Relays from a site that failed");
+    let burned = counters(registry, "keys_burned_bits", "Key destroyed unused");
+    let messages = counters(registry, "messages_refused", "Messages of other sites refused");
     for report in reports {
         let site = labels(report, []);
         age.get_or_create(&site).set(now.0.saturating_sub(report.made.0) as f64 / 1e9);
@@ -49,6 +60,9 @@ fn sites(registry: &mut Registry, reports: &[SiteReport], now: UtcNanos) {
             (&supplied, report.keys.supplied),
             (&delivered, report.keys.delivered),
             (&refused, report.keys.refused),
+            (&failed, report.service.relays_failed),
+            (&burned, report.service.burned_bits),
+            (&messages, report.service.messages_refused),
         ] {
             family.get_or_create(&site).inc_by(count);
         }
@@ -104,6 +118,138 @@ fn stocks(registry: &mut Registry, reports: &[SiteReport]) {
             target.get_or_create(&series).set(pair.target as f64);
         }
     }
+}
+
+/// How end-to-end stocks move, by pair and class.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; stocks stay below 2^53")]
+fn pairs(registry: &mut Registry, reports: &[SiteReport]) {
+    let keys = || Unit::Other("keys".to_owned());
+    let rate = || Unit::Other("keys_per_second".to_owned());
+    let held = gauges(registry, "pair_held", "Keys held for supply by the other site", keys());
+    let waiting = gauges(registry, "pair_waiting_requests", "Requests that wait for key", None);
+    let made = counters(registry, "pair_keys_made", "Keys of 256 bit made for a pair");
+    let making = gauges(registry, "pair_made", "Keys made while keys are lacking", rate());
+    let taken = counters(registry, "pair_keys_taken", "Keys of 256 bit taken from a stock, by class of SAE");
+    let taking = gauges(registry, "pair_taken", "Keys taken from a stock, by class of SAE", rate());
+    let empty = gauges(registry, "pair_time_to_empty", "When a stock is empty if it goes on like this", Unit::Seconds);
+    for (report, pair) in
+        reports.iter().flat_map(|site| site.pairs.iter().take(PAIRS_MAX).map(move |pair| (site, pair)))
+    {
+        let series = labels(report, [("peer", &pair.peer)]);
+        held.get_or_create(&series).set(pair.flow.held as f64);
+        waiting.get_or_create(&series).set(pair.flow.waiting as f64);
+        made.get_or_create(&series).inc_by(pair.flow.made);
+        making.get_or_create(&series).set(pair.flow.made_per_second);
+        // A stock that does not shrink is never empty.
+        empty.get_or_create(&series).set(pair.flow.seconds_to_empty.unwrap_or(f64::INFINITY));
+        for (place, class) in Priority::ALL.iter().enumerate() {
+            let series = labels(report, [("peer", &pair.peer), ("class", &class.name())]);
+            taken.get_or_create(&series).inc_by(pair.flow.taken[place]);
+            taking.get_or_create(&series).set(pair.flow.taken_per_second[place]);
+        }
+    }
+}
+
+/// Key streams, other networks, handshakes, refusals.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts stay below 2^53")]
+fn interfaces(registry: &mut Registry, reports: &[SiteReport]) {
+    let ends = gauges(registry, "stream_ends", "Ends of key streams open", None);
+    let waiting = gauges(registry, "stream_waiting_calls", "Calls of key streams that wait", None);
+    let opened = counters(registry, "streams_opened", "Key streams opened");
+    let chunks = counters(registry, "stream_chunks", "Chunks of key streams given to SAEs");
+    let bytes = counters(registry, "stream_key_bytes", "Key given to SAEs by key streams");
+    let calls = counters(registry, "stream_calls_refused", "Calls of key streams refused");
+    let exported = counters(registry, "interwork_keys_exported", "Keys that other networks have taken");
+    let imported = counters(registry, "interwork_keys_imported", "Keys of other networks brought to their SAEs");
+    let voided = counters(registry, "interwork_keys_voided", "Keys voided on request of other networks");
+    let failed = counters(registry, "interwork_exports_failed", "Transfers to other networks that failed");
+    let refused = counters(registry, "interwork_requests_refused", "Requests of other networks refused");
+    let calls_failed = counters(registry, "interwork_calls_failed", "Calls to other networks that failed");
+    let handshakes = counters(registry, "tls_handshakes", "TLS handshakes, by how they ended");
+    let refusals = counters(registry, "refusals", "Requests refused, by interface and reason");
+    for report in reports {
+        let (site, service) = (labels(report, []), &report.service);
+        ends.get_or_create(&site).set(service.streams.ends as f64);
+        waiting.get_or_create(&site).set(service.streams.waiting as f64);
+        let mut counts = vec![
+            (&opened, service.streams.opened),
+            (&chunks, service.streams.chunks),
+            (&bytes, service.streams.bytes),
+            (&calls, service.streams.refused),
+        ];
+        if let Some(interwork) = &service.interwork {
+            counts.extend([
+                (&exported, interwork.exported),
+                (&imported, interwork.imported),
+                (&voided, interwork.voided),
+                (&failed, interwork.exports_failed),
+                (&refused, interwork.refused),
+                (&calls_failed, interwork.calls_failed),
+            ]);
+        }
+        for (family, count) in counts {
+            family.get_or_create(&site).inc_by(count);
+        }
+        for (ended, count) in service.handshakes.iter().filter(|(ended, _)| is_word(ended)).take(WORDS_MAX) {
+            handshakes.get_or_create(&labels(report, [("ended", ended)])).inc_by(*count);
+        }
+        let known = service.refusals.iter().filter(|(interface, reason, _)| is_word(interface) && is_word(reason));
+        for (interface, reason, count) in known.take(WORDS_MAX) {
+            let series = labels(report, [("interface", interface), ("reason", reason)]);
+            refusals.get_or_create(&series).inc_by(*count);
+        }
+    }
+}
+
+fn disk(registry: &mut Registry, reports: &[SiteReport]) {
+    let timings = |registry: &mut Registry, name: &str, help: &str| {
+        let family = Family::<Labels, Told>::default();
+        registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+        family
+    };
+    let commits = timings(registry, "store_commit", "How long the store takes to make a group of changes durable");
+    let appends = timings(registry, "log_append", "How long the audit log takes to make a group of entries durable");
+    let changes = counters(registry, "store_changes", "Changes of records made durable");
+    for report in reports {
+        let site = labels(report, []);
+        commits.get_or_create(&site).set(&report.service.store_commits);
+        appends.get_or_create(&site).set(&report.service.log_appends);
+        changes.get_or_create(&site).inc_by(report.service.store_changes);
+    }
+}
+
+/// A histogram that another process counted.
+#[derive(Clone, Debug, Default)]
+struct Told(Arc<Mutex<Timing>>);
+
+impl Told {
+    fn set(&self, timing: &Timing) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = timing.clone();
+    }
+}
+
+impl EncodeMetric for Told {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        let timing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = Timing::BOUNDS_MS.iter().map(|ms| ms / 1e3).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(timing.counts).collect();
+        let count = timing.counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+        encoder.encode_histogram::<NoLabelSet>(timing.seconds, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+impl TypedMetric for Told {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+/// Whether a text of another site's report may become a label.
+fn is_word(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; pads stay below 2^53")]
@@ -182,15 +328,26 @@ fn labels<const N: usize>(report: &SiteReport, more: [(&'static str, &dyn ToStri
 
 const LINKS_MAX: usize = 256;
 const PAIRS_MAX: usize = 1_000;
+/// Most ways for a handshake to end, and most pairs of interface and reason, of one site.
+const WORDS_MAX: usize = 128;
 const TERMINALS_MAX: usize = 1_000;
 const MODELS_MAX: usize = 1_000;
 
 #[cfg(test)]
+mod openmetrics;
+
+#[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
     use types::id::{LinkId, SiteId, TerminalId};
 
     use super::*;
-    use crate::report::{KeyCounters, LinkReport, PairReport, TerminalReport};
+    use crate::report::{
+        FlowReport, InterworkReport, KeyCounters, LinkReport, ModelReport, PairReport, ServiceReport, StreamReport,
+        TerminalReport,
+    };
 
     fn report() -> SiteReport {
         let site = |name| SiteId::new(name).unwrap();
@@ -217,7 +374,7 @@ mod tests {
                 stock_in_bits: 2_000,
                 time_scale: None,
             }],
-            pairs: vec![PairReport { peer: site("linfen"), ready: 17, target: 256, path: Vec::new() }],
+            pairs: vec![PairReport { peer: site("linfen"), ready: 17, target: 256, path: Vec::new(), flow: flow() }],
             keys: KeyCounters { relayed: 1, transit: 2, supplied: 3, delivered: 4, refused: 5 },
             models: Vec::new(),
             terminals: vec![TerminalReport {
@@ -233,6 +390,44 @@ mod tests {
             }],
             audit: Vec::new(),
             audit_entries: 99,
+            service: service(),
+        }
+    }
+
+    fn flow() -> FlowReport {
+        FlowReport {
+            held: 18,
+            made: 19,
+            made_per_second: 2.5,
+            taken: [20, 21, 22, 23],
+            taken_per_second: [1.5, 0.0, 3.5, 0.0],
+            waiting: 24,
+            seconds_to_empty: Some(6.8),
+        }
+    }
+
+    fn service() -> ServiceReport {
+        let mut store_commits = Timing::default();
+        [1, 1, 4, 9_000].into_iter().for_each(|ms| store_commits.note(Duration::from_millis(ms)));
+        let count = |interface: &str, reason: &str, count| (interface.to_owned(), reason.to_owned(), count);
+        ServiceReport {
+            streams: StreamReport { ends: 1, waiting: 2, opened: 3, chunks: 4, bytes: 5, refused: 6 },
+            interwork: Some(InterworkReport {
+                exported: 11,
+                exports_failed: 12,
+                imported: 13,
+                voided: 14,
+                refused: 15,
+                calls_failed: 16,
+            }),
+            handshakes: vec![("accepted".to_owned(), 7), ("{evil=\"".to_owned(), 8)],
+            refusals: vec![count("etsi014", "over_quota", 9), count("etsi014", "not a word\n", 10)],
+            store_commits,
+            log_appends: Timing::default(),
+            store_changes: 41,
+            relays_failed: 42,
+            burned_bits: 43,
+            messages_refused: 44,
         }
     }
 
@@ -253,6 +448,28 @@ mod tests {
             "qurrent_link_blocks_aborted_total{site=\"taiyuan\",link=\"taiyuan-jinzhong\",role=\"alice\"} 2",
             "qurrent_link_stock_bits{site=\"taiyuan\",link=\"taiyuan-jinzhong\",direction=\"in\"} 2000.0",
             "qurrent_pair_ready_keys{site=\"taiyuan\",peer=\"linfen\"} 17.0",
+            "qurrent_pair_held_keys{site=\"taiyuan\",peer=\"linfen\"} 18.0",
+            "qurrent_pair_keys_made_total{site=\"taiyuan\",peer=\"linfen\"} 19",
+            "qurrent_pair_made_keys_per_second{site=\"taiyuan\",peer=\"linfen\"} 2.5",
+            "qurrent_pair_keys_taken_total{site=\"taiyuan\",peer=\"linfen\",class=\"model\"} 22",
+            "qurrent_pair_taken_keys_per_second{site=\"taiyuan\",peer=\"linfen\",class=\"telecontrol\"} 1.5",
+            "qurrent_pair_waiting_requests{site=\"taiyuan\",peer=\"linfen\"} 24.0",
+            "qurrent_pair_time_to_empty_seconds{site=\"taiyuan\",peer=\"linfen\"} 6.8",
+            "qurrent_stream_ends{site=\"taiyuan\"} 1.0",
+            "qurrent_stream_key_bytes_total{site=\"taiyuan\"} 5",
+            "qurrent_stream_calls_refused_total{site=\"taiyuan\"} 6",
+            "qurrent_interwork_keys_exported_total{site=\"taiyuan\"} 11",
+            "qurrent_interwork_calls_failed_total{site=\"taiyuan\"} 16",
+            "qurrent_tls_handshakes_total{site=\"taiyuan\",ended=\"accepted\"} 7",
+            "qurrent_refusals_total{site=\"taiyuan\",interface=\"etsi014\",reason=\"over_quota\"} 9",
+            "qurrent_store_commit_seconds_bucket{le=\"0.001\",site=\"taiyuan\"} 2",
+            "qurrent_store_commit_seconds_bucket{le=\"0.005\",site=\"taiyuan\"} 3",
+            "qurrent_store_commit_seconds_bucket{le=\"+Inf\",site=\"taiyuan\"} 4",
+            "qurrent_store_commit_seconds_count{site=\"taiyuan\"} 4",
+            "qurrent_store_changes_total{site=\"taiyuan\"} 41",
+            "qurrent_relays_failed_total{site=\"taiyuan\"} 42",
+            "qurrent_keys_burned_bits_total{site=\"taiyuan\"} 43",
+            "qurrent_messages_refused_total{site=\"taiyuan\"} 44",
             "qurrent_terminal_pad_bytes{site=\"taiyuan\",terminal=\"rtu-1\",end=\"other\",direction=\"out\"} 13.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
@@ -269,5 +486,39 @@ mod tests {
             "a clock behind gives no negative age"
         );
         assert!(!text.contains("hidden") && !text.contains("own words"));
+        assert!(!text.contains("evil") && !text.contains("not a word"));
+    }
+
+    #[test]
+    fn the_text_is_openmetrics_and_every_family_is_documented() {
+        let mut report = report();
+        (report.links[0].secret_bit_s, report.links[0].time_scale) = (Some(1.0), Some(2.0));
+        let model = types::id::ModelId::new("m").unwrap();
+        report.models =
+            vec![ModelReport { model, version: 1, published: true, bytes: 1, manifest: "hidden".to_owned() }];
+        report.service.handshakes.truncate(1);
+        let text = text(&[report], UtcNanos(0));
+        let families = openmetrics::families(&text);
+        let documented = include_str!("../../../docs/operations/metrics.md");
+        let named: BTreeSet<&str> = documented
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(families.iter().map(String::as_str).collect::<BTreeSet<_>>(), named);
+    }
+
+    #[test]
+    fn many_pairs_links_and_words_do_not_make_endless_series() {
+        let mut report = report();
+        let id = |n: usize| SiteId::new(&format!("s{n}")).unwrap();
+        let pair = |n| PairReport { peer: id(n), ready: 1, target: 1, path: Vec::new(), flow: flow() };
+        report.pairs = (0..5_000).map(pair).collect();
+        report.service.handshakes = (0..5_000).map(|n| (format!("x{n}"), 1)).collect();
+        report.service.refusals = (0..5_000).map(|n| ("i".to_owned(), format!("x{n}"), 1)).collect();
+        let text = text(&[report], UtcNanos(0));
+        let series = |family: &str| text.lines().filter(|line| line.starts_with(&format!("{family}{{"))).count();
+        assert_eq!(series("qurrent_pair_keys_taken_total"), 4 * PAIRS_MAX);
+        assert_eq!((series("qurrent_tls_handshakes_total"), series("qurrent_refusals_total")), (WORDS_MAX, WORDS_MAX));
     }
 }

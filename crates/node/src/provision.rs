@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use crypto::hash::sha256;
 use crypto::secret::{Key256, SecretBytes};
 use crypto::sign::SigningKey;
+use kms::Priority;
 use ledger::Origin;
 use serde::{Deserialize, Serialize};
 use types::id::{LinkId, SaeId, SiteId};
@@ -29,7 +30,8 @@ use types::network::Network;
 use crate::backups::seconds_since_1970;
 use crate::config::{
     DatabaseSettings, FibreConfig, FibreLink, Limits, LinkConfig, LinkSource, Listen, NodeConfig, PeerConfig,
-    SaeConfig, SkipConfig, StoreConfig, StreamListen, TlsFiles, read_network, write_secret, write_toml,
+    PolicyConfig, PolicyTable, SaeConfig, SkipConfig, StoreConfig, StreamListen, TlsFiles, read_network, write_secret,
+    write_toml,
 };
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
@@ -360,8 +362,27 @@ fn write_node_config(
         skip: SkipConfig::default(),
         saes: Vec::new(),
         store: StoreConfig::default(),
+        policy: policies(network, saes, site)?,
+        file: PathBuf::new(),
     };
     write_toml(&layout.node(site), &config)
+}
+
+/// Telecontrol before applications before models; nobody is limited.
+fn policies(network: &Network, saes: &BTreeMap<SaeId, SiteId>, site: &SiteId) -> Outcome<PolicyTable> {
+    let mut table = PolicyTable { default: Some(PolicyConfig::of_class(Priority::Other)), ..PolicyTable::default() };
+    let (app, vault) = (app_sae(site)?, vault_sae(site)?);
+    for sae in saes.iter().filter(|(_, home)| *home == site).map(|(sae, _)| sae) {
+        let class = match sae {
+            sae if *sae == app => Priority::Telemetry,
+            sae if *sae == vault => Priority::Model,
+            // Gateways of centres and terminals in the field.
+            _ => Priority::Telecontrol,
+        };
+        table.sae.insert(sae.clone(), PolicyConfig::of_class(class));
+    }
+    table.of_site(site, saes).context(|| format!("policies of {}", network.name()))?;
+    Ok(table)
 }
 
 fn write_sae_config(layout: &Layout, plan: &AddressPlan, sae: &SaeId, site: &SiteId) -> Outcome<()> {
@@ -388,7 +409,10 @@ impl AddressPlan {
         let mut sites = BTreeMap::new();
         for site in network.sites().keys() {
             let dashboard = if Some(site) == dashboard_at { Some(ports.take()?) } else { None };
-            sites.insert(site.clone(), Listen { kme: ports.take()?, kx: ports.take()?, dashboard });
+            sites.insert(
+                site.clone(),
+                Listen { kme: ports.take()?, kx: ports.take()?, dashboard, metrics: Some(ports.take()?) },
+            );
         }
         let mut streams = BTreeMap::new();
         for site in network.sites().keys().filter(|_| network.key_streams()) {

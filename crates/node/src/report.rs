@@ -1,5 +1,7 @@
 //! What a site tells others about itself, for dashboards and `--json`: counts, rates and times, never key.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use types::id::{LinkId, ModelId, SiteId, TerminalId};
 use types::quantum::Role;
@@ -28,6 +30,95 @@ pub struct SiteReport {
     pub audit: Vec<AuditLine>,
     /// Entries in the audit log.
     pub audit_entries: u64,
+    /// What the site's interfaces and its disk did.
+    #[serde(default)]
+    pub service: ServiceReport,
+}
+
+/// What the interfaces and the disk of a site did since its process started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceReport {
+    /// Key streams.
+    pub streams: StreamReport,
+    /// Keys to and from other networks, if the site interworks.
+    pub interwork: Option<InterworkReport>,
+    /// TLS handshakes by how they ended.
+    pub handshakes: Vec<(String, u64)>,
+    /// Refused requests by interface and reason.
+    pub refusals: Vec<(String, String, u64)>,
+    /// Passes to the store.
+    pub store_commits: Timing,
+    /// Passes to the audit log.
+    pub log_appends: Timing,
+    /// Changes of records that were made durable.
+    pub store_changes: u64,
+    /// Relays that failed.
+    pub relays_failed: u64,
+    /// Key destroyed unused, in bits.
+    pub burned_bits: u64,
+    /// Messages of other sites refused.
+    pub messages_refused: u64,
+}
+
+/// Key streams of a site (ETSI GS QKD 004).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamReport {
+    /// Ends of streams now.
+    pub ends: u64,
+    /// Calls that wait now.
+    pub waiting: u64,
+    /// Streams opened here first.
+    pub opened: u64,
+    /// Chunks given to applications.
+    pub chunks: u64,
+    /// Bytes of key given to applications.
+    pub bytes: u64,
+    /// Calls refused.
+    pub refused: u64,
+}
+
+/// Keys to and from other networks (ETSI GS QKD 020).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterworkReport {
+    /// Keys that other networks have taken.
+    pub exported: u64,
+    /// Transfers that failed.
+    pub exports_failed: u64,
+    /// Keys of other networks that reached their SAEs' KMEs.
+    pub imported: u64,
+    /// Keys voided on request of other networks.
+    pub voided: u64,
+    /// Requests of other networks refused.
+    pub refused: u64,
+    /// Calls to other networks that failed.
+    pub calls_failed: u64,
+}
+
+/// How long something that is done again and again takes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timing {
+    /// Seconds in all.
+    pub seconds: f64,
+    /// How often it took no longer than each of [`Timing::BOUNDS_MS`] and longer than the one before, then longer than
+    /// all.
+    pub counts: [u64; Timing::BOUNDS_MS.len() + 1],
+}
+
+impl Timing {
+    /// Upper bounds of what is counted together.
+    pub const BOUNDS_MS: [f64; 10] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0, 2_000.0];
+
+    /// Notes one time.
+    pub fn note(&mut self, took: Duration) {
+        let ms = took.as_secs_f64() * 1e3;
+        let place = Self::BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(Self::BOUNDS_MS.len());
+        self.counts[place] += 1;
+        self.seconds += took.as_secs_f64();
+    }
 }
 
 /// One end of a link.
@@ -103,6 +194,29 @@ pub struct PairReport {
     pub target: u64,
     /// Sites of the path in use, both ends included; empty when there is none.
     pub path: Vec<SiteId>,
+    /// How the stock moves.
+    #[serde(default)]
+    pub flow: FlowReport,
+}
+
+/// How an end-to-end stock moves. Classes in the order of [`kms::Priority::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowReport {
+    /// Keys held here for supply by the other site.
+    pub held: u64,
+    /// Keys made since the process started.
+    pub made: u64,
+    /// Keys made per second while keys are lacking.
+    pub made_per_second: f64,
+    /// Keys taken since the process started, by class.
+    pub taken: [u64; 4],
+    /// Keys taken per second, by class.
+    pub taken_per_second: [f64; 4],
+    /// Requests that wait for key.
+    pub waiting: u64,
+    /// Seconds until the stock is empty if it goes on like this.
+    pub seconds_to_empty: Option<f64>,
 }
 
 /// What the KME did with keys since its process started.

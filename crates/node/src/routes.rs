@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use control::{Advertisement, LinkReport, LinkStateTable, Topology};
-use kms::stream;
+use kms::{PairFlow, stream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::clock;
 use crate::failure::{Context as _, Outcome};
 use crate::keeper::{Keeper, Snapshot};
 use crate::kx::{Channel, KxEvent, KxSender};
-use crate::report::{KeyCounters, PairReport, SiteReport};
+use crate::report::{FlowReport, InterworkReport, KeyCounters, PairReport, ServiceReport, SiteReport, StreamReport};
 use crate::streams::StreamDesk;
 
 /// Joins transport, control core, keeper and board of one site.
@@ -213,6 +213,7 @@ impl Switchboard {
             ready: pair.ready.into(),
             target: pair.target.into(),
             path: self.routes.get(&pair.peer).and_then(|ways| ways.first()).cloned().unwrap_or_default(),
+            flow: snapshot.flows.iter().find(|flow| flow.peer == pair.peer).map(flow_report).unwrap_or_default(),
         });
         let counters = snapshot.counters;
         SiteReport {
@@ -230,9 +231,54 @@ impl Switchboard {
             },
             models: self.board.models(),
             terminals: self.board.terminals(),
+            service: self.service_report(&snapshot),
             audit: snapshot.audit,
             audit_entries: snapshot.audit_entries,
         }
+    }
+
+    fn service_report(&self, snapshot: &Snapshot) -> ServiceReport {
+        let streams = self.streams.counters();
+        let refusals = self.keeper.refusals();
+        let request = |((interface, reason), count): ((String, String), u64)| (interface, reason, count);
+        ServiceReport {
+            streams: StreamReport {
+                ends: streams.ends,
+                waiting: streams.waiting,
+                opened: streams.opened,
+                chunks: streams.chunks,
+                bytes: streams.bytes,
+                refused: streams.refused,
+            },
+            interwork: snapshot.interwork.map(|counters| InterworkReport {
+                exported: counters.exported_keys,
+                exports_failed: counters.exports_failed,
+                imported: counters.imported_keys,
+                voided: counters.voided_keys,
+                refused: counters.requests_refused,
+                calls_failed: counters.calls_failed,
+            }),
+            handshakes: refusals.handshakes().into_iter().collect(),
+            refusals: refusals.requests().into_iter().map(request).collect(),
+            store_commits: snapshot.disk.commits.clone(),
+            log_appends: snapshot.disk.appends.clone(),
+            store_changes: snapshot.disk.changes,
+            relays_failed: snapshot.counters.relays_failed,
+            burned_bits: snapshot.counters.burned.0,
+            messages_refused: snapshot.counters.messages_refused,
+        }
+    }
+}
+
+fn flow_report(flow: &PairFlow) -> FlowReport {
+    FlowReport {
+        held: flow.held.into(),
+        made: flow.made,
+        made_per_second: flow.made_per_second,
+        taken: flow.taken,
+        taken_per_second: flow.taken_per_second,
+        waiting: flow.waiting.into(),
+        seconds_to_empty: flow.time_to_empty.map(|left| left.as_secs_f64()),
     }
 }
 

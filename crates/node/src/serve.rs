@@ -4,6 +4,7 @@
 mod counts;
 mod stream;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,10 @@ use tokio_util::task::TaskTracker;
 
 use self::counts::{Counts, Seldom};
 use self::stream::HttpStream;
+use crate::clock;
 use crate::config::{Limits, NodeConfig};
 use crate::failure::{Failure, Outcome};
+use crate::refusals::{Refusals, Who};
 use crate::tls::{Identity, LiveTls};
 
 /// What guards a site's TLS listeners; cheap to clone.
@@ -32,6 +35,8 @@ pub struct Guard {
     pub tls: LiveTls,
     /// What one caller may take.
     pub limits: Limits,
+    /// Who was turned away.
+    pub refusals: Refusals,
 }
 
 impl Guard {
@@ -40,7 +45,22 @@ impl Guard {
     /// # Errors
     /// As [`LiveTls::open`].
     pub fn open(config: &NodeConfig) -> Outcome<Self> {
-        Ok(Self { tls: LiveTls::open(config)?, limits: config.limits })
+        Ok(Self { tls: LiveTls::open(config)?, limits: config.limits, refusals: Refusals::default() })
+    }
+
+    fn handshake_refused(&self, from: SocketAddr, error: &io::Error) {
+        note_handshake(&self.refusals, from, error);
+        tracing::info!(%from, %error, "TLS handshake refused");
+    }
+}
+
+/// Counts a handshake that failed. Who only went away did nothing that an auditor wants to know of.
+pub fn note_handshake(refusals: &Refusals, from: SocketAddr, error: &io::Error) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        refusals.handshake("refused");
+        refusals.note(clock::now(), &Who::Address(from.ip()), "TLS handshake refused");
+    } else {
+        refusals.handshake("broken_off");
     }
 }
 
@@ -97,13 +117,15 @@ where
     let addresses = Counts::new(limits.connections_per_address);
     let callers = Arc::new(Counts::new(limits.connections_per_caller));
     let turned_away = Arc::new(Seldom::default());
-    accept(&listener, limits.connections, &stop, &TaskTracker::new(), |tcp| {
+    let full = || guard.refusals.handshake("listener_full");
+    accept(&listener, limits.connections, &stop, &TaskTracker::new(), full, |tcp| {
         let address = tcp.peer_addr().map(|peer| peer.ip()).ok();
         let counted = address.and_then(|address| addresses.take(&address));
         let (guard, handle, callers, turned_away) =
             (guard.clone(), handle.clone(), callers.clone(), turned_away.clone());
         async move {
             let Some(_counted) = counted else {
+                guard.refusals.handshake("address_full");
                 if let Some(times) = turned_away.happened() {
                     tracing::warn!(?address, times, "too many connections of one address; turned away");
                 }
@@ -112,6 +134,7 @@ where
             let changes = guard.tls.changes();
             let Some((stream, identity)) = handshake(&guard, tcp).await else { return };
             let Some(_of_caller) = callers.take(&identity) else {
+                guard.refusals.handshake("caller_full");
                 if let Some(times) = turned_away.happened() {
                     tracing::warn!(?identity, times, "too many connections of one caller; turned away");
                 }
@@ -129,12 +152,14 @@ where
     .await;
 }
 
-/// Accepts TCP connections until the token is cancelled, each in a task of its own and at most `max` at once.
+/// Accepts TCP connections until the token is cancelled, each in a task of its own and at most `max` at once;
+/// `turned_away` hears of each that is too many.
 pub async fn accept<F, Fut>(
     listener: &TcpListener,
     max: usize,
     stop: &CancellationToken,
     tasks: &TaskTracker,
+    turned_away: impl Fn(),
     handle: F,
 ) where
     F: Fn(TcpStream) -> Fut,
@@ -157,6 +182,7 @@ pub async fn accept<F, Fut>(
             () = stop.cancelled() => return,
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
+            turned_away();
             if let Some(times) = full.happened() {
                 tracing::warn!(times, "more than {max} connections; turned away");
             }
@@ -177,18 +203,25 @@ async fn handshake(guard: &Guard, tcp: TcpStream) -> Option<(TlsStream<TcpStream
     let stream = match timeout(Duration::from_secs(guard.limits.handshake_s), acceptor.accept(tcp)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::info!(%from, %error, "TLS handshake refused");
+            guard.handshake_refused(from, &error);
             return None;
         }
         Err(_) => {
+            guard.refusals.handshake("late");
             tracing::debug!(%from, "TLS handshake not done in time");
             return None;
         }
     };
     let identity = stream.get_ref().1.peer_certificates().and_then(|chain| guard.tls.identity(chain.first()?));
     match identity {
-        Some(identity) => Some((stream, identity)),
+        Some(identity) => {
+            guard.refusals.handshake("accepted");
+            Some((stream, identity))
+        }
         None => {
+            guard.refusals.handshake("nameless");
+            let reason = "the certificate names neither KME nor SAE";
+            guard.refusals.note(clock::now(), &Who::Address(from.ip()), reason);
             tracing::info!(%from, "a client's certificate names neither KME nor SAE");
             None
         }

@@ -41,7 +41,7 @@ use crate::quantum::link::{LinkEndConfig, LinkTask};
 use crate::routes::Switchboard;
 use crate::serve::Guard;
 use crate::streams::StreamDesk;
-use crate::{clock, dashboard, serve};
+use crate::{clock, dashboard, policies, serve};
 
 /// Runs a site until `stop` is cancelled.
 ///
@@ -56,7 +56,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
     // First, because a replica that waits for its turn must not take connections.
     let Some(store) = open_store(&config, &stop).await? else { return Ok(()) };
     let listeners = Listeners::bind(&config, &network).await?;
-    let gateway = Gateway::open(&config).await?;
+    let gateway = Gateway::open(&config, &guard.refusals).await?;
     let state = State::open(&config, &network, store)?;
 
     let board = Arc::new(Board::new());
@@ -77,11 +77,13 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
             kx: kx.clone(),
             interwork: state.interwork.map(|core| (core, foreign_calls)),
             backups: state.backups,
+            refusals: guard.refusals.clone(),
             data: config.data.clone(),
         },
         &failure,
     );
     keeper.record(vec![started(&config)?]).await.ok_or_else(|| disk_failed(&config, &failure))?;
+    tokio::spawn(policies::keep_fresh(config.clone(), keeper.clone(), tasks.clone()));
 
     let mut links = Vec::new();
     for (end, listener) in state.links.into_iter().zip(listeners.classical) {
@@ -107,6 +109,9 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
     let body_time = Duration::from_secs(config.limits.body_s);
     let router = api::router(ApiState::new(keeper.clone(), board.clone(), (notices, skip, view), body_time));
     let https = tokio::spawn(serve::https(listeners.kme, guard, router, tasks.clone()));
+    if let Some(listener) = listeners.metrics {
+        tokio::spawn(dashboard::serve_metrics(listener, board.clone(), config.site.clone(), tasks.clone()));
+    }
     if let Some(listener) = listeners.dashboard {
         tokio::spawn(dashboard::serve(listener, board, network, tasks.clone()));
     }
@@ -134,6 +139,7 @@ struct Listeners {
     kme: TcpListener,
     kx: TcpListener,
     dashboard: Option<TcpListener>,
+    metrics: Option<TcpListener>,
     streams: Option<TcpListener>,
     /// In the order of the configuration's links; `None` where this site is Bob.
     classical: Vec<Option<TcpListener>>,
@@ -159,6 +165,10 @@ impl Listeners {
             kx: serve::bind(config.listen.kx, "other key management entities").await?,
             dashboard: match config.listen.dashboard {
                 Some(address) => Some(serve::bind(address, "the dashboard").await?),
+                None => None,
+            },
+            metrics: match config.listen.metrics {
+                Some(address) => Some(serve::bind(address, "metrics").await?),
                 None => None,
             },
             streams: match &config.etsi004 {
@@ -220,6 +230,9 @@ impl State {
         directory.extend(beside.keys().map(|sae| (sae.clone(), config.site.clone())));
         kme.handle_input(clock::now(), kms::Input::Directory(directory), &mut os_rng());
         kme.handle_input(clock::now(), kms::Input::Foreign(beside), &mut os_rng());
+        for input in policies::inputs(config)? {
+            kme.handle_input(clock::now(), input, &mut os_rng());
+        }
         Ok(Self { store, log, kme, interwork, backups, links })
     }
 }

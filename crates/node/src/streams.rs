@@ -7,13 +7,13 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etsi::etsi004::{Request, Response};
 use kms::Refusal;
-use kms::stream::{CallId, Input, Output, StreamConfig, Streams};
+use kms::stream::{CallId, Input, Output, StreamConfig, StreamCounters, Streams};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ pub struct StreamDesk {
     inbox: mpsc::Sender<Note>,
     left: mpsc::UnboundedSender<CallId>,
     calls: Arc<AtomicU64>,
+    counters: Arc<Mutex<StreamCounters>>,
 }
 
 enum Note {
@@ -53,7 +54,15 @@ impl StreamDesk {
         let mut streams = Streams::new(StreamConfig::new(site.clone()));
         streams.handle_input(clock::now(), Input::Directory(saes.clone()), &mut os_rng());
         let (answers, answered) = mpsc::channel(NOTES_MAX);
-        let worker = Worker { streams, replies: HashMap::new(), keeper: keeper.clone(), kx: kx.clone(), answers };
+        let counters = Arc::default();
+        let worker = Worker {
+            streams,
+            replies: HashMap::new(),
+            keeper: keeper.clone(),
+            kx: kx.clone(),
+            answers,
+            counters: Arc::clone(&counters),
+        };
         let stop = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -61,7 +70,13 @@ impl StreamDesk {
                 () = stop.cancelled() => {}
             }
         });
-        Self { inbox, left, calls: Arc::default() }
+        Self { inbox, left, calls: Arc::default(), counters }
+    }
+
+    /// What the streams did since the process started.
+    #[must_use]
+    pub fn counters(&self) -> StreamCounters {
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls for an SAE and waits for the answer, up to the stream's time. If the caller stops waiting, nothing is
@@ -103,6 +118,8 @@ struct Worker {
     kx: KxSender,
     /// Where the keeper's answers come back.
     answers: mpsc::Sender<Input>,
+    /// For whoever wants to know.
+    counters: Arc<Mutex<StreamCounters>>,
 }
 
 impl Worker {
@@ -132,6 +149,7 @@ impl Worker {
             while let Some(output) = self.streams.poll_output() {
                 self.put_out(output);
             }
+            *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.streams.counters();
         }
     }
 

@@ -19,7 +19,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use types::id::{SaeId, SiteId};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-pub use self::live::{LiveTls, Peers};
+pub use self::live::{Current, LiveTls, Peers};
 use crate::config::TlsFiles;
 use crate::failure::{Context as _, Failure, Outcome};
 
@@ -46,8 +46,17 @@ fn server(files: &TlsFiles, verifier: Arc<dyn ClientCertVerifier>) -> Outcome<Ar
     Ok(Arc::new(config))
 }
 
+/// What a server's certificate is held against.
+pub(crate) fn server_verifier(files: &TlsFiles) -> Outcome<Arc<WebPkiServerVerifier>> {
+    let mut verifier = WebPkiServerVerifier::builder(Arc::new(authorities(files)?)).only_check_end_entity_revocation();
+    if let Some(file) = &files.crl {
+        verifier = verifier.with_crls(revoked(file)?);
+    }
+    verifier.build().context(|| format!("authority file {}", files.ca.display()))
+}
+
 /// What a client's certificate is held against.
-fn verifier(files: &TlsFiles) -> Outcome<Arc<dyn ClientCertVerifier>> {
+pub(crate) fn client_verifier(files: &TlsFiles) -> Outcome<Arc<dyn ClientCertVerifier>> {
     let mut builder = WebPkiClientVerifier::builder(Arc::new(authorities(files)?)).only_check_end_entity_revocation();
     if let Some(file) = &files.crl {
         builder = builder.with_crls(revoked(file)?);
@@ -60,13 +69,8 @@ fn verifier(files: &TlsFiles) -> Outcome<Arc<dyn ClientCertVerifier>> {
 /// # Errors
 /// If a file is missing or does not fit; it is named.
 pub fn client(files: &TlsFiles) -> Outcome<Arc<ClientConfig>> {
-    let mut verifier = WebPkiServerVerifier::builder(Arc::new(authorities(files)?)).only_check_end_entity_revocation();
-    if let Some(file) = &files.crl {
-        verifier = verifier.with_crls(revoked(file)?);
-    }
-    let verifier = verifier.build().context(|| format!("authority file {}", files.ca.display()))?;
     let config = ClientConfig::builder_with_protocol_versions(rustls::ALL_VERSIONS)
-        .with_webpki_verifier(verifier)
+        .with_webpki_verifier(server_verifier(files)?)
         .with_client_auth_cert(chain(files)?, key(files)?)
         .context(|| format!("certificate {} does not fit its key", files.certificate.display()))?;
     Ok(Arc::new(config))
@@ -118,7 +122,7 @@ fn authorities(files: &TlsFiles) -> Outcome<RootCertStore> {
     Ok(roots)
 }
 
-fn chain(files: &TlsFiles) -> Outcome<Vec<CertificateDer<'static>>> {
+pub(crate) fn chain(files: &TlsFiles) -> Outcome<Vec<CertificateDer<'static>>> {
     certificates(&files.certificate)
 }
 
@@ -143,7 +147,7 @@ fn revoked(file: &std::path::Path) -> Outcome<Vec<CertificateRevocationListDer<'
     Ok(lists)
 }
 
-fn key(files: &TlsFiles) -> Outcome<PrivateKeyDer<'static>> {
+pub(crate) fn key(files: &TlsFiles) -> Outcome<PrivateKeyDer<'static>> {
     let pem = crate::config::read_secret_bytes(&files.key)?;
     PrivateKeyDer::from_pem_slice(&pem).context(|| format!("private key file {}", files.key.display()))
 }

@@ -23,6 +23,13 @@ pub enum Event {
         /// SHA-256 of the configuration, hexadecimal.
         config_sha256: String,
     },
+    /// What SAEs may draw was changed while the site runs.
+    PoliciesChanged {
+        /// SAEs with a policy.
+        saes: u64,
+        /// SHA-256 of all policies, hexadecimal.
+        policies_sha256: String,
+    },
     /// A site's process stopped cleanly.
     ServiceStopped,
     /// The classical channel of a link is up.
@@ -142,6 +149,17 @@ pub enum Event {
         sae: SaeId,
         /// Why.
         reason: String,
+    },
+    /// More refusals of one caller, or of one part of the network, for one reason, that have no entry of their own.
+    RefusalsCounted {
+        /// `sae ID`, `kme ID`, `address PREFIX`, or `others`.
+        who: String,
+        /// Why.
+        reason: String,
+        /// How many.
+        times: u64,
+        /// Within how long.
+        seconds: u64,
     },
     /// Key was destroyed without having been used.
     KeyBurned {
@@ -305,6 +323,7 @@ impl Event {
     pub fn code(&self) -> &'static str {
         match self {
             Self::ServiceStarted { .. } => "SERVICE_STARTED",
+            Self::PoliciesChanged { .. } => "POLICIES_CHANGED",
             Self::ServiceStopped => "SERVICE_STOPPED",
             Self::LinkUp { .. } => "LINK_UP",
             Self::LinkDown { .. } => "LINK_DOWN",
@@ -318,6 +337,7 @@ impl Event {
             Self::KeysSupplied { .. } => "KEYS_SUPPLIED",
             Self::KeysDelivered { .. } => "KEYS_DELIVERED",
             Self::RequestRefused { .. } => "REQUEST_REFUSED",
+            Self::RefusalsCounted { .. } => "REFUSALS_COUNTED",
             Self::KeyBurned { .. } => "KEY_BURNED",
             Self::KeysExported { .. } => "KEYS_EXPORTED",
             Self::KeysImported { .. } => "KEYS_IMPORTED",
@@ -342,6 +362,7 @@ impl Event {
         match self {
             Self::ServiceStopped => Vec::new(),
             Self::ServiceStarted { version, config_sha256 } => fields!(version, config_sha256),
+            Self::PoliciesChanged { saes, policies_sha256 } => fields!(saes, policies_sha256),
             Self::LinkUp { link } => fields!(link),
             Self::LinkDown { link, reason } => fields!(link, reason),
             Self::BlockFiled { link, block, secret, authentication, qber_ppm, proof } => {
@@ -356,6 +377,7 @@ impl Event {
             Self::KeysSupplied { master, slave, first, keys, size } => fields!(master, slave, first, keys, size),
             Self::KeysDelivered { master, slave, first, keys } => fields!(master, slave, first, keys),
             Self::RequestRefused { sae, reason } => fields!(sae, reason),
+            Self::RefusalsCounted { who, reason, times, seconds } => fields!(who, reason, times, seconds),
             Self::KeyBurned { reason, bits } => fields!(reason, bits),
             Self::KeysExported { peer, master, slave, first, keys } => fields!(peer, master, slave, first, keys),
             Self::KeysImported { peer, master, slave, first, keys } => fields!(peer, master, slave, first, keys),

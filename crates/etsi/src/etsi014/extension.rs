@@ -34,7 +34,7 @@ pub const WAIT: &str = "qurrent_wait";
 pub const PRIORITY: &str = "qurrent_priority";
 
 /// One name and its value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extension {
     /// The name, with the prefix of who defined it.
     pub name: String,
@@ -47,6 +47,10 @@ impl Extension {
     #[must_use]
     pub fn new(name: &str, value: impl Into<Value>) -> Self {
         Self { name: name.to_owned(), value: value.into() }
+    }
+
+    pub(super) fn is_ours(&self) -> bool {
+        NAMES.contains(&self.name.as_str())
     }
 }
 

@@ -30,6 +30,8 @@ pub struct KeyRequest {
     pub mandatory: Wishes,
     /// What is met if it can be.
     pub optional: Wishes,
+    /// Optional extensions of other makers, for whoever knows them.
+    pub others: Vec<Extension>,
 }
 
 impl Default for KeyRequest {
@@ -40,6 +42,7 @@ impl Default for KeyRequest {
             additional: Vec::new(),
             mandatory: Wishes::default(),
             optional: Wishes::default(),
+            others: Vec::new(),
         }
     }
 }
@@ -75,12 +78,14 @@ impl KeyRequest {
             additional.push(id);
         }
         let flat = |list: Vec<Members>| list.into_iter().flat_map(|members| members.0).collect::<Vec<_>>();
+        let optional = flat(raw.extension_optional);
         Ok(Self {
             number: raw.number.unwrap_or(1),
             size: raw.size,
             additional,
             mandatory: Wishes::mandatory(&flat(raw.extension_mandatory))?,
-            optional: Wishes::optional(&flat(raw.extension_optional)),
+            others: optional.iter().filter(|extension| !extension.is_ours()).cloned().collect(),
+            optional: Wishes::optional(&optional),
         })
     }
 
@@ -102,8 +107,7 @@ impl KeyRequest {
         Ok(request)
     }
 
-    /// The body of a POST. Extensions beside [`KeyRequest::mandatory`] and [`KeyRequest::optional`], those of other
-    /// makers, are appended to the lists.
+    /// The body of a POST. Extensions beside those of the request itself are appended to the lists.
     #[must_use]
     pub fn write(&self, mandatory: &[Extension], optional: &[Extension]) -> Vec<u8> {
         let mut body = json!({ "number": self.number });
@@ -118,6 +122,9 @@ impl KeyRequest {
             ("extension_optional", self.optional.extensions(), optional),
         ];
         for (name, mut ours, theirs) in lists {
+            if name == "extension_optional" {
+                ours.extend_from_slice(&self.others);
+            }
             ours.extend_from_slice(theirs);
             if !ours.is_empty() {
                 body[name] = json!(ours);

@@ -1,7 +1,10 @@
 //! What SAEs may wish of a key, what they may draw, and what a pair's stock does.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use etsi::etsi020::Extension;
 use types::id::SiteId;
 
 /// What is asked of keys beyond number and size (extensions of ETSI GS QKD 014 requests).
@@ -21,12 +24,47 @@ pub struct Wishes {
     pub wait: Option<Duration>,
     /// Lowers the SAE's class for this request; it cannot raise it.
     pub priority: Option<Priority>,
+    /// What else may be heeded by whoever knows it, if the keys go into another network.
+    pub passed_on: Option<PassedOn>,
+}
+
+/// Optional extensions of other makers for the KME of another network: one JSON object as ETSI GS QKD 020 has it. It is
+/// passed on unchanged, and not kept over a restart.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassedOn(Arc<str>);
+
+impl PassedOn {
+    /// Longest text in bytes.
+    pub const BYTES_MAX: usize = 4_096;
+
+    /// Checks an object; [`None`] if it is none, too long, or a name has not the form `E`, number, `_`, name.
+    #[must_use]
+    pub fn new(json: &str) -> Option<Self> {
+        let extension = Extension::new(json).ok().filter(|_| json.len() <= Self::BYTES_MAX)?;
+        extension.is_well_named().then(|| Self(json.into()))
+    }
+
+    /// The object.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn extension(&self) -> Option<Extension> {
+        Extension::new(&self.0).ok()
+    }
+}
+
+impl fmt::Debug for PassedOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PassedOn({} bytes)", self.0.len())
+    }
 }
 
 impl Default for Wishes {
     fn default() -> Self {
         let (max_age, min_hops, max_hops, wait) = (None, None, None, None);
-        Self { max_age, route: RouteWish::Any, min_hops, max_hops, paths: 1, wait, priority: None }
+        Self { max_age, route: RouteWish::Any, min_hops, max_hops, paths: 1, wait, priority: None, passed_on: None }
     }
 }
 
@@ -115,8 +153,12 @@ pub struct PairFlow {
     pub ready: u32,
     /// Keys that this site holds for supply by the other.
     pub held: u32,
+    /// Keys made since the process started.
+    pub made: u64,
     /// Keys made per second while keys are lacking.
     pub made_per_second: f64,
+    /// Keys taken since the process started, by each class, in the order of [`Priority::ALL`].
+    pub taken: [u64; 4],
     /// Keys taken per second by each class, in the order of [`Priority::ALL`].
     pub taken_per_second: [f64; 4],
     /// Requests that wait for key.

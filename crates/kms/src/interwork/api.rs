@@ -9,7 +9,7 @@ use etsi::etsi020::{AckContainers, CallbackUrl, ExtKeyContainer, Problem, VoidCo
 use types::event::Event;
 use types::id::{KeyId, RequestId, SaeId};
 
-use crate::{CommitSeq, ExportFailure, Refusal};
+use crate::{CommitSeq, ExportFailure, PassedOn, Refusal};
 
 /// Number of a call to a foreign KME since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +100,8 @@ pub enum Input {
         slave: SaeId,
         /// The keys under their ids.
         keys: Vec<(KeyId, SecretBytes)>,
+        /// What the master SAE said besides.
+        passed_on: Option<PassedOn>,
     },
     /// [`crate::Output::ExportVoid`] of the KME.
     ExportVoid {

@@ -13,7 +13,7 @@ pub(super) fn restore(now: Time, config: Config, records: Vec<Record>) -> Result
     for stored in records {
         match record::decode(stored)? {
             // Whether it was sent before is not known: it counts as sent.
-            Stored::Export { export, parties, keys } => core.restore_export(now, export, parties, keys, false),
+            Stored::Export { export, parties, keys } => core.restore_export(now, export, parties, keys),
             Stored::Sent { export, parties, fate, ids } => core.restore_sent(now, export, parties, fate, ids),
             Stored::Import { import, parties, callback, keys } => {
                 core.restore_import(now, import, parties, callback, keys);

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 
 use crypto::secret::SecretBytes;
 use etsi::etsi020::{
-    AckContainers, AckStatus, EXT_KEYS_PATH, ExtKeyContainer, KEY_BYTES_MAX, KEYS_MAX, Key, Problem, ProblemKind,
-    TRANSFER_BYTES_MAX, TransferSae,
+    AckContainers, AckStatus, EXT_KEYS_PATH, ExtKeyContainer, Extension, KEY_BYTES_MAX, KEYS_MAX, Key, Problem,
+    ProblemKind, TRANSFER_BYTES_MAX, TransferSae,
 };
 use types::event::Event;
 use types::id::{KeyId, RequestId, SaeId};
@@ -24,7 +24,7 @@ use super::api::{Answer, Output, Reply};
 use super::posting::PostId;
 use super::record::{self, Keys, Kind, Parties};
 use super::{Interwork, Timer};
-use crate::ExportFailure;
+use crate::{ExportFailure, PassedOn};
 
 /// An export that is not decided yet.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Export {
     relayed: BTreeSet<KeyId>,
     refused: BTreeSet<KeyId>,
     give_up: Time,
+    /// Passed on for the SAE that asked; not kept over a restart.
+    optional: Option<Extension>,
 }
 
 /// An export that is decided.
@@ -76,7 +78,15 @@ impl Fate {
 }
 
 impl Interwork {
-    pub(super) fn export(&mut self, now: Time, id: KeyId, peer: &str, master: &SaeId, slave: &SaeId, keys: Keys) {
+    pub(super) fn export(
+        &mut self,
+        now: Time,
+        id: KeyId,
+        peer: &str,
+        (master, slave): (&SaeId, &SaeId),
+        keys: Keys,
+        passed_on: Option<&PassedOn>,
+    ) {
         if self.exports.contains_key(&id) {
             return;
         }
@@ -89,16 +99,24 @@ impl Interwork {
             return self.journal.effect(Output::Exported { export: id, result: Err(ExportFailure::NotTaken) });
         };
         self.journal.change(record::put_export(id, &parties, &keys));
-        self.restore_export(now, id, parties, keys, true);
+        self.begin_export(now, id, parties, keys, passed_on);
     }
 
-    /// An export that is durable already; `clean` if it was never sent.
-    pub(super) fn restore_export(&mut self, now: Time, id: KeyId, parties: Parties, keys: Keys, clean: bool) {
+    /// An export that is durable already, and may have been sent before.
+    pub(super) fn restore_export(&mut self, now: Time, id: KeyId, parties: Parties, keys: Keys) {
+        self.begin_export(now, id, parties, keys, None);
+        if let Some(export) = self.exports.get_mut(&id) {
+            export.clean = false;
+        }
+    }
+
+    fn begin_export(&mut self, now: Time, id: KeyId, parties: Parties, keys: Keys, passed_on: Option<&PassedOn>) {
         let give_up = now.after(self.config.export_give_up);
         let peer = parties.peer.clone();
         self.exported_keys.extend(keys.iter().map(|(key, _)| (*key, id)));
         let (relayed, refused) = Default::default();
-        self.exports.insert(id, Export { parties, keys, clean, relayed, refused, give_up });
+        let optional = passed_on.and_then(PassedOn::extension);
+        self.exports.insert(id, Export { parties, keys, clean: true, relayed, refused, give_up, optional });
         self.timers.insert((give_up, Timer::GiveUpExport(id)));
         self.post_transfer(now, id, &peer);
     }
@@ -150,7 +168,7 @@ impl Interwork {
             targets: export.parties.targets.clone(),
             ack_callback_url: Some(peer.callback.clone()),
             extension_mandatory: None,
-            extension_optional: None,
+            extension_optional: export.optional.clone(),
         };
         Some((EXT_KEYS_PATH.to_owned(), container.to_json()))
     }

@@ -73,7 +73,7 @@ impl Kme {
             Kind::Export { peer } => Some(peer.clone()),
             _ => None,
         };
-        let Assign { assign: id, master, slaves, .. } = assign;
+        let Assign { assign: id, master, slaves, passed_on, .. } = assign;
         let slave = slaves[0].clone();
         let parties = Parties { owner: from.clone(), master: master.clone(), slaves, kind };
         let parties = self.deliveries.shared(parties);
@@ -83,7 +83,7 @@ impl Kme {
         match abroad {
             None => Ok(Outcome::Stored),
             Some(peer) => {
-                self.export(id, peer, master, slave, keys);
+                self.export(id, peer, (master, slave), keys, passed_on);
                 Ok(Outcome::Abroad)
             }
         }

@@ -17,7 +17,7 @@ use types::units::Time;
 
 use super::supply::Wanted;
 use super::{Kme, RETRY_SOON, Timer};
-use crate::api::{ExportFailure, Output, Refusal};
+use crate::api::{ExportFailure, Output, PassedOn, Refusal};
 use crate::delivery::Gone;
 use crate::message::{AssignFailure, Message};
 use crate::record::{self, DeliveryRecord, Kind, Parties};
@@ -44,7 +44,8 @@ impl Kme {
         let deadline = now.after(self.config.export_deadline);
         self.local_exports.insert(export, LocalExport { request, deadline });
         self.timers.insert((deadline, Timer::Export(export)));
-        self.export(export, peer, wanted.master.clone(), wanted.slaves[0].clone(), keys);
+        let parties = (wanted.master.clone(), wanted.slaves[0].clone());
+        self.export(export, peer, parties, keys, wanted.wishes.passed_on.clone());
     }
 
     /// Gives keys out, after they are durable.
@@ -52,11 +53,11 @@ impl Kme {
         &mut self,
         export: KeyId,
         peer: String,
-        master: SaeId,
-        slave: SaeId,
+        (master, slave): (SaeId, SaeId),
         keys: Vec<(KeyId, SecretBytes)>,
+        passed_on: Option<PassedOn>,
     ) {
-        self.journal.effect(Output::Export { export, peer, master, slave, keys });
+        self.journal.effect(Output::Export { export, peer, master, slave, keys, passed_on });
     }
 
     /// After a restart: what is not answered is given out again. Nobody waits any longer for what this site asked.
@@ -70,7 +71,7 @@ impl Kme {
                 }
                 Kind::Export { peer } => {
                     let keys = self.deliveries.copies(export);
-                    self.export(export, peer.clone(), master, slave, keys);
+                    self.export(export, peer.clone(), (master, slave), keys, None);
                 }
                 Kind::ExportVoid { peer } => self.put_out_void(export, peer),
                 Kind::Supplied | Kind::Imported | Kind::Exported { .. } => {}

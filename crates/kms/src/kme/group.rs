@@ -135,7 +135,7 @@ impl Kme {
         let (master, id) = (group.wanted.master.clone(), random_id(rng));
         let Drawn { part: Part { peer, slaves, size_bits, ids }, runs, pad } = drawn;
         let carried = Some(Carried { imported, sealed: Vec::new(), tag: Tag([0; Tag::LEN]) });
-        let mut assign = Assign { assign: id, master, slaves, size_bits, ids, runs, carried };
+        let mut assign = Assign { assign: id, master, slaves, size_bits, ids, runs, carried, passed_on: None };
         let (sealed, tag) = seal(&assign, &group.keys, pad);
         assign.carried = Some(Carried { imported, sealed, tag });
         group.parts.insert(id);

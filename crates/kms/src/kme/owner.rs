@@ -93,7 +93,8 @@ impl Kme {
         let (runs, stream) = self.take_keys(&peer, keys, &wanted)?;
         let ids = (0..wanted.number).map(|_| random_id(rng)).collect();
         let Wanted { master, slaves, size_bits, wishes, class, .. } = wanted;
-        let assign = Assign { assign: random_id(rng), master, slaves, size_bits, ids, runs, carried: None };
+        let passed_on = wishes.passed_on.clone();
+        let assign = Assign { assign: random_id(rng), master, slaves, size_bits, ids, runs, carried: None, passed_on };
         let (stream, abroad) = (Some(stream), false);
         self.assigned(now, Assignment { peer, assign, stream, stage, due: now, attempts, abroad, wishes, class });
         Ok(())

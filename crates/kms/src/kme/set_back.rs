@@ -12,7 +12,7 @@
 //! the highest block that the other knows, the keys that it holds and the deliveries that wait; at both sites their
 //! stocks for each other.
 //!
-//! Exact for pad: the number moves with every lease. Of the last 16 takings of pair keys before a backup and after it
+//! Exact for pad and for keys between SAEs of one site: the number moves with each. Of the last 16 takings of pair keys before a backup and after it
 //! some may go unnoticed; there the holder's word (`sync`) decides. Nothing is noticed if nobody heard of what was
 //! spent, or if all who heard were set back too.
 

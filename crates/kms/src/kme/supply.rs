@@ -320,6 +320,9 @@ impl Kme {
             NotDelivered::Withheld => Refusal::Busy { retry_after: RETRY_SOON },
         })?;
         for key in &keys {
+            if key.record.parties.owner == self.config.site {
+                self.spending.of_this_site_alone();
+            }
             self.journal.change(match key.left {
                 Left::Key => record::update_delivery(key.id, &key.record),
                 Left::Id => record::put_delivery(key.id, &key.record, None),

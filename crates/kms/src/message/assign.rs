@@ -4,6 +4,7 @@ use crypto::tag::{OneTimeTagKey, Tag};
 use types::codec::{CodecError, Reader, Writer};
 use types::id::{KeyId, SaeId};
 
+use crate::api::PassedOn;
 use crate::config::{
     BATCH_MAX, NUMBER_MAX, PAIR_KEY_BYTES, REQUEST_BYTES_MAX, RUNS_MAX, SIZE_MAX_BITS, SIZE_MIN_BITS, SLAVES_MAX,
     WITHDRAW_MAX,
@@ -29,6 +30,8 @@ pub struct Assign {
     pub runs: Vec<Run>,
     /// The keys, if they are carried.
     pub carried: Option<Carried>,
+    /// What the master said besides, for another network; only with keys that are not carried.
+    pub passed_on: Option<PassedOn>,
 }
 
 /// Keys under a pad.
@@ -112,6 +115,7 @@ impl Assign {
         put_ids(w.u32(self.size_bits), &self.ids);
         put_runs(w, &self.runs);
         w.u8(match &self.carried {
+            None if self.passed_on.is_some() => 3,
             None => 0,
             Some(Carried { imported: false, .. }) => 1,
             Some(Carried { imported: true, .. }) => 2,
@@ -122,6 +126,8 @@ impl Assign {
         self.put_header(w);
         if let Some(carried) = &self.carried {
             w.bytes32(&carried.sealed).put(&carried.tag.0);
+        } else if let Some(passed_on) = &self.passed_on {
+            w.bytes16(passed_on.as_json().as_bytes());
         }
     }
 
@@ -133,11 +139,17 @@ impl Assign {
             return Err(CodecError::Value { field: "size" });
         }
         let ids = ids(r, usize::try_from(NUMBER_MAX).unwrap_or(usize::MAX))?;
-        let mut decoded = Self { assign, master, slaves, size_bits, ids, runs: runs(r)?, carried: None };
+        let mut decoded =
+            Self { assign, master, slaves, size_bits, ids, runs: runs(r)?, carried: None, passed_on: None };
         let imported = match r.u8("carried")? {
             0 => return Ok(decoded),
             1 => false,
             2 => true,
+            3 => {
+                let passed_on = PassedOn::new(r.text16("extension", PassedOn::BYTES_MAX)?);
+                decoded.passed_on = Some(passed_on.ok_or(CodecError::Value { field: "extension" })?);
+                return Ok(decoded);
+            }
             _ => return Err(CodecError::Value { field: "carried" }),
         };
         let sealed = r.bytes32("keys", REQUEST_BYTES_MAX)?.to_vec();

@@ -38,6 +38,7 @@ fn assign() -> Assign {
         ids: vec![id(3), id(4)],
         runs: vec![Run { relay: id(1), first: 0, count: 2 }],
         carried: None,
+        passed_on: None,
     }
 }
 
@@ -45,6 +46,10 @@ fn carried() -> Assign {
     let runs = vec![Run { relay: id(1), first: 0, count: 3 }];
     let carried = Some(Carried { imported: true, sealed: vec![6; 64], tag: Tag([8; 16]) });
     Assign { runs, carried, ..assign() }
+}
+
+fn passed_on() -> Assign {
+    Assign { passed_on: crate::PassedOn::new(r#"{"E32473_x":1}"#), ..assign() }
 }
 
 fn one_of_each() -> Vec<Message> {
@@ -74,6 +79,7 @@ fn one_of_each() -> Vec<Message> {
         Message::HeldDigest(Box::new(Digest(std::array::from_fn(|part| part as u64)))),
         Message::HeldAsk { range: KeyRange { from: id(1), upto: id(1) } },
         Message::Standing(Standing { run: 1, began: 2, at: 3, heard_run: 4, heard: 5 }),
+        Message::Assign(passed_on()),
     ]
 }
 
@@ -129,6 +135,17 @@ fn the_encodings_are_pinned() {
             uuid(1),
             "06".repeat(64),
             "08".repeat(16)
+        )
+    );
+    assert_eq!(
+        hex(all.last().unwrap()),
+        format!(
+            "0207{}{assigned}{slaves}0000010000000002{}{}00000001{}0000000203{}",
+            uuid(2),
+            uuid(3),
+            uuid(4),
+            uuid(1),
+            "00107b22453332343733 5f78223a317d".replace(' ', "")
         )
     );
     assert_eq!(hex(&all[11]), format!("0210{}", uuid(2)));

@@ -39,11 +39,18 @@ pub(super) async fn serve(
     match respond(&state, &caller, request).await {
         Ok(response) => response,
         Err(refused) => {
+            count(&state, "etsi014", refused.body.reason().unwrap_or(Reason::Malformed));
             // Codes only: what a client sent may hold a key.
             tracing::info!(?caller, status = %refused.status, reason = ?refused.body.reason(), "request refused");
             refused.into_response()
         }
     }
+}
+
+/// Counts a refusal for metrics.
+pub(super) fn count(state: &ApiState, interface: &'static str, reason: Reason) {
+    let word = serde_json::to_value(reason).ok();
+    state.keeper.refusals().request(interface, word.as_ref().and_then(|word| word.as_str()).unwrap_or("other"));
 }
 
 /// Description of the resources for programs (OpenAPI).
@@ -76,6 +83,7 @@ async fn respond(state: &ApiState, caller: &Identity, request: Request) -> Resul
     };
     let Identity::Sae(sae) = caller else {
         let message = "the certificate names a KME, not an SAE";
+        state.keeper.note_refused(caller, message);
         return Err(Refused::new(StatusCode::UNAUTHORIZED, message, Reason::NotAuthorised));
     };
     let other = resource.sae()?;
@@ -101,12 +109,13 @@ async fn respond(state: &ApiState, caller: &Identity, request: Request) -> Resul
 
 /// Get key. What is optional is tried first, without waiting for it.
 async fn encrypt(state: &ApiState, sae: &SaeId, slave: SaeId, asked: KeyRequest) -> Result<Response, Refused> {
+    let passed_on = wishes::passed_on(&asked.others);
     let request = |wishes: Wishes| SupplyRequest::Encrypt {
         slave: slave.clone(),
         additional: asked.additional.clone(),
         number: asked.number,
         size_bits: asked.size,
-        wishes,
+        wishes: Wishes { passed_on: passed_on.clone(), ..wishes },
     };
     if let Some(wishes) = wishes::with_optional(&asked.mandatory, &asked.optional) {
         let first = supply(state, sae, request(wishes)).await;
@@ -244,6 +253,22 @@ impl Refused {
     }
 }
 
+/// The code of a refusal of the core.
+pub(super) fn reason_of(refusal: &Refusal) -> Reason {
+    match refusal {
+        Refusal::NotAuthorised { .. } => Reason::NotAuthorised,
+        Refusal::UnknownSae { .. } => Reason::UnknownSae,
+        Refusal::KeysNotFound => Reason::KeyNotFound,
+        Refusal::WishUnmeetable => Reason::ExtensionUnmet,
+        Refusal::NotEnoughKey { .. } => Reason::NotEnoughKey,
+        Refusal::PeerDown { .. } => Reason::PeerDown,
+        Refusal::OverQuota { .. } => Reason::OverQuota,
+        Refusal::NotExported { .. } => Reason::NotExported,
+        Refusal::Busy { .. } => Reason::Busy,
+        _ => Reason::OutOfRange,
+    }
+}
+
 impl From<BadRequest> for Refused {
     fn from(bad: BadRequest) -> Self {
         Self { status: StatusCode::BAD_REQUEST, body: bad.body(), retry_after_s: None, allow: None }
@@ -252,18 +277,13 @@ impl From<BadRequest> for Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        use StatusCode as Http;
-        let (status, reason) = match &refusal {
-            Refusal::NotAuthorised { .. } => (Http::UNAUTHORIZED, Reason::NotAuthorised),
-            Refusal::UnknownSae { .. } => (Http::BAD_REQUEST, Reason::UnknownSae),
-            Refusal::KeysNotFound => (Http::BAD_REQUEST, Reason::KeyNotFound),
-            Refusal::WishUnmeetable => (Http::BAD_REQUEST, Reason::ExtensionUnmet),
-            Refusal::NotEnoughKey { .. } => (Http::SERVICE_UNAVAILABLE, Reason::NotEnoughKey),
-            Refusal::PeerDown { .. } => (Http::SERVICE_UNAVAILABLE, Reason::PeerDown),
-            Refusal::OverQuota { .. } => (Http::SERVICE_UNAVAILABLE, Reason::OverQuota),
-            Refusal::NotExported { .. } => (Http::SERVICE_UNAVAILABLE, Reason::NotExported),
-            Refusal::Busy { .. } => (Http::SERVICE_UNAVAILABLE, Reason::Busy),
-            _ => (Http::BAD_REQUEST, Reason::OutOfRange),
+        let reason = reason_of(&refusal);
+        let status = match reason {
+            Reason::NotAuthorised => StatusCode::UNAUTHORIZED,
+            Reason::NotEnoughKey | Reason::PeerDown | Reason::OverQuota | Reason::NotExported | Reason::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => StatusCode::BAD_REQUEST,
         };
         let refused = Self::new(status, &refusal.to_string(), reason);
         match refusal {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use crypto::secret::SecretBytes;
+use etsi::etsi014::Reason;
 use etsi::skip::{self, Capabilities, KeyById, Malformed, NewKey};
 use kms::{Refusal, SuppliedKey, SupplyReply, SupplyRequest, Wishes};
 use serde_json::json;
@@ -100,7 +101,10 @@ async fn answer(state: &ApiState, caller: Identity, request: Result<SupplyReques
     };
     let request = match request {
         Ok(request) => request,
-        Err(Malformed(why)) => return error(StatusCode::BAD_REQUEST, &why),
+        Err(Malformed(why)) => {
+            etsi014::count(state, "skip", Reason::Malformed);
+            return error(StatusCode::BAD_REQUEST, &why);
+        }
     };
     match state.keeper.request(sae, request).await {
         Some(Ok(SupplyReply::Keys(keys))) => match keys.as_slice() {
@@ -108,7 +112,10 @@ async fn answer(state: &ApiState, caller: Identity, request: Result<SupplyReques
             _ => error(StatusCode::INTERNAL_SERVER_ERROR, "not one key"),
         },
         Some(Ok(SupplyReply::Status(_))) => error(StatusCode::INTERNAL_SERVER_ERROR, "no key"),
-        Some(Err(refusal)) => refused(&refusal),
+        Some(Err(refusal)) => {
+            etsi014::count(state, "skip", etsi014::reason_of(&refusal));
+            refused(&refusal)
+        }
         None => error(StatusCode::SERVICE_UNAVAILABLE, "the key provider is stopping"),
     }
 }
@@ -118,7 +125,12 @@ async fn answer(state: &ApiState, caller: Identity, request: Result<SupplyReques
 fn served(state: &ApiState, caller: Identity) -> Result<SaeId, Response> {
     match caller {
         Identity::Sae(sae) if state.keeper.serves(&sae) => Ok(sae),
-        _ => Err(error(StatusCode::UNAUTHORIZED, "the certificate names no system that this key provider serves")),
+        other => {
+            let message = "the certificate names no system that this key provider serves";
+            etsi014::count(state, "skip", Reason::NotAuthorised);
+            state.keeper.note_refused(&other, message);
+            Err(error(StatusCode::UNAUTHORIZED, message))
+        }
     }
 }
 
@@ -140,7 +152,11 @@ fn remote_systems(state: &ApiState, own: &SaeId) -> Vec<String> {
 fn refused(refusal: &Refusal) -> Response {
     let message = refusal.to_string();
     match refusal {
-        Refusal::NotEnoughKey { retry_after } | Refusal::PeerDown { retry_after } | Refusal::Busy { retry_after } => {
+        Refusal::NotEnoughKey { retry_after }
+        | Refusal::PeerDown { retry_after }
+        | Refusal::OverQuota { retry_after }
+        | Refusal::NotExported { retry_after }
+        | Refusal::Busy { retry_after } => {
             let mut response = error(StatusCode::SERVICE_UNAVAILABLE, &message);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
             response

@@ -154,7 +154,8 @@ impl GetArgs {
         };
         let none = Wishes::default();
         let (mandatory, optional) = if self.prefer { (none, wishes) } else { (wishes, none) };
-        KeyRequest { number: self.number, size: Some(self.size), additional: self.additional, mandatory, optional }
+        let (size, additional) = (Some(self.size), self.additional);
+        KeyRequest { number: self.number, size, additional, mandatory, optional, others: Vec::new() }
     }
 }
 

@@ -4,7 +4,9 @@ use types::id::{ModelId, SiteId, TerminalId};
 use types::network::Network;
 use types::units::UtcNanos;
 
-use crate::report::{AuditLine, KeyCounters, LinkReport, ModelReport, PairReport, SiteReport, TerminalReport};
+use crate::report::{
+    AuditLine, FlowReport, KeyCounters, LinkReport, ModelReport, PairReport, ServiceReport, SiteReport, TerminalReport,
+};
 
 /// The reference network's file.
 pub(super) const NETWORK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../networks/shanxi.toml"));
@@ -56,6 +58,7 @@ fn report(network: &Network, site: &SiteId, index: u64, now: UtcNanos) -> SiteRe
                 }
                 path
             }),
+            flow: FlowReport::default(),
         })
         .collect();
     SiteReport {
@@ -75,6 +78,7 @@ fn report(network: &Network, site: &SiteId, index: u64, now: UtcNanos) -> SiteRe
         terminals: terminals(site),
         audit: audit(index, now),
         audit_entries: 12_345 + index,
+        service: ServiceReport::default(),
     }
 }
 

@@ -22,10 +22,10 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::tls;
 use crate::config::InterworkConfig;
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::keeper::Keeper;
+use crate::tls::LiveTls;
 
 /// A call on its way out.
 #[derive(Debug)]
@@ -48,18 +48,23 @@ struct Peer {
     /// Host and port.
     authority: String,
     host: ServerName<'static>,
-    connector: TlsConnector,
-    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    tls: LiveTls,
+    idle: Mutex<Vec<Kept>>,
+}
+
+/// An open connection, and how often the certificates had been read again when it was opened.
+struct Kept {
+    sender: SendRequest<Full<Bytes>>,
+    generation: u64,
 }
 
 impl Caller {
-    pub(super) fn new(peer: &InterworkConfig) -> Outcome<Self> {
+    pub(super) fn new(peer: &InterworkConfig, tls: LiveTls) -> Outcome<Self> {
         let authority = peer.base()?.authority();
         let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let host = ServerName::try_from(host).context(|| format!("url of interwork {}", peer.name))?;
-        let connector = TlsConnector::from(tls::client(&peer.tls, &peer.identity)?);
-        Ok(Self(Arc::new(Peer { authority, host, connector, idle: Mutex::default() })))
+        Ok(Self(Arc::new(Peer { authority, host, tls, idle: Mutex::default() })))
     }
 
     async fn post(&self, path: &str, body: SecretBytes) -> Outcome<(u16, Vec<u8>)> {
@@ -72,48 +77,51 @@ impl Caller {
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
             .body(Full::new(Bytes::from_owner(body)))
             .context(|| format!("request {path}"))?;
-        let mut sender = match self.kept() {
-            Some(sender) => sender,
+        let mut kept = match self.kept() {
+            Some(kept) => kept,
             None => self.connect().await?,
         };
-        let answer = sender.send_request(request).await.context(|| format!("request to {}", peer.authority))?;
+        let answer = kept.sender.send_request(request).await.context(|| format!("request to {}", peer.authority))?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), BODY_MAX).collect().await;
         let body = body.context(|| format!("answer of {}", peer.authority))?.to_bytes().to_vec();
         let mut idle = peer.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if idle.len() < IDLE_MAX {
-            idle.push(sender);
+            idle.push(kept);
         }
         Ok((status, body))
     }
 
-    /// A connection that is open and free.
-    fn kept(&self) -> Option<SendRequest<Full<Bytes>>> {
+    /// A connection that is open and free, and was made with the certificates of now.
+    fn kept(&self) -> Option<Kept> {
         let mut idle = self.0.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        while let Some(sender) = idle.pop() {
-            if sender.is_ready() {
-                return Some(sender);
+        let generation = self.0.tls.generation();
+        while let Some(kept) = idle.pop() {
+            if kept.sender.is_ready() && kept.generation == generation {
+                return Some(kept);
             }
         }
         None
     }
 
-    async fn connect(&self) -> Outcome<SendRequest<Full<Bytes>>> {
+    async fn connect(&self) -> Outcome<Kept> {
         let peer = &self.0;
+        let generation = peer.tls.generation();
+        let connector = TlsConnector::from(peer.tls.client());
         let address = &peer.authority;
         let tcp = timeout(CONNECT_MAX, TcpStream::connect(address.as_str()))
             .await
             .map_err(|_| Failure::new(format!("cannot reach {address}")))?
             .context(|| format!("cannot reach {address}"))?;
         tcp.set_nodelay(true).context(|| format!("connection to {address}"))?;
-        let tls = timeout(CONNECT_MAX, peer.connector.connect(peer.host.clone(), tcp))
+        let tls = timeout(CONNECT_MAX, connector.connect(peer.host.clone(), tcp))
             .await
             .map_err(|_| Failure::new(format!("TLS handshake with {address} timed out")))?
             .context(|| format!("TLS handshake with {address}"))?;
         let (sender, connection) =
             handshake(TokioIo::new(tls)).await.context(|| format!("HTTP connection to {address}"))?;
         tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Ok(Kept { sender, generation })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The listener for one foreign KME: a few connections, TLS 1.3 with certificates, each in a task of its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,22 +14,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::tls;
 use crate::api::etsi020::{self, Caller};
+use crate::clock;
 use crate::config::InterworkConfig;
-use crate::failure::Outcome;
 use crate::keeper::Keeper;
+use crate::refusals::{Refusals, Who};
+use crate::serve::note_handshake;
+use crate::tls::LiveTls;
 
 /// Who may come in.
 #[derive(Clone)]
 pub(super) struct Guard {
-    acceptor: TlsAcceptor,
+    tls: LiveTls,
+    refusals: Refusals,
     peer: Arc<str>,
     identity: Arc<str>,
 }
 
 impl Guard {
-    pub(super) fn new(peer: &InterworkConfig) -> Outcome<Self> {
-        let acceptor = TlsAcceptor::from(tls::server(&peer.tls)?);
-        Ok(Self { acceptor, peer: peer.name.as_str().into(), identity: peer.identity.as_str().into() })
+    pub(super) fn new(peer: &InterworkConfig, tls: LiveTls, refusals: Refusals) -> Self {
+        Self { tls, refusals, peer: peer.name.as_str().into(), identity: peer.identity.as_str().into() }
     }
 }
 
@@ -36,9 +40,9 @@ impl Guard {
 pub(super) async fn serve(socket: TcpListener, guard: Guard, keeper: Keeper, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let tcp = tokio::select! {
+        let (tcp, from) = tokio::select! {
             accepted = socket.accept() => match accepted {
-                Ok((tcp, _)) => tcp,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(peer = %guard.peer, %error, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -48,27 +52,37 @@ pub(super) async fn serve(socket: TcpListener, guard: Guard, keeper: Keeper, sto
             () = stop.cancelled() => return,
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
+            guard.refusals.handshake("listener_full");
             tracing::warn!(peer = %guard.peer, "more than {CONNECTIONS_MAX} connections; one was turned away");
             continue;
         };
         let (guard, keeper, stop) = (guard.clone(), keeper.clone(), stop.clone());
         tokio::spawn(async move {
-            connection(tcp, &guard, keeper, &stop).await;
+            connection(tcp, from, &guard, keeper, &stop).await;
             drop(slot);
         });
     }
 }
 
-async fn connection(tcp: TcpStream, guard: &Guard, keeper: Keeper, stop: &CancellationToken) {
+async fn connection(tcp: TcpStream, from: SocketAddr, guard: &Guard, keeper: Keeper, stop: &CancellationToken) {
     let _small_writes_go_at_once = tcp.set_nodelay(true);
-    let stream = match timeout(HANDSHAKE_MAX, guard.acceptor.accept(tcp)).await {
+    let changes = guard.tls.changes();
+    let acceptor = TlsAcceptor::from(guard.tls.server());
+    let stream = match timeout(HANDSHAKE_MAX, acceptor.accept(tcp)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::info!(peer = %guard.peer, %error, "TLS handshake refused"),
-        Err(_) => return,
+        Ok(Err(error)) => {
+            note_handshake(&guard.refusals, from, &error);
+            return tracing::info!(peer = %guard.peer, %error, "TLS handshake refused");
+        }
+        Err(_) => return guard.refusals.handshake("late"),
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let is_peer = certificate.is_some_and(|certificate| tls::is_named(certificate, &guard.identity));
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let is_peer = shown.first().is_some_and(|certificate| tls::is_named(certificate, &guard.identity));
+    guard.refusals.handshake(if is_peer { "accepted" } else { "nameless" });
+    let mut watched = guard.tls.watch_over(shown, changes);
     if !is_peer {
+        let reason = "the certificate does not name the key management entity beside this site";
+        guard.refusals.note(clock::now(), &Who::Address(from.ip()), reason);
         tracing::warn!(peer = %guard.peer, identity = %guard.identity, "a certificate does not name the foreign KME");
     }
     let caller = Caller { peer: is_peer.then(|| guard.peer.to_string()) };
@@ -80,6 +94,9 @@ async fn connection(tcp: TcpStream, guard: &Guard, keeper: Keeper, stop: &Cancel
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => drop(ended),
+        () = watched.refused() => {
+            tracing::warn!(peer = %guard.peer, "a connection was closed: its certificate is not accepted any more");
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             drop(timeout(DRAIN_MAX, connection).await);

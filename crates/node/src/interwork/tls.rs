@@ -1,18 +1,19 @@
 //! TLS 1.3 between two KMEs of one trusted node: each shows a certificate, and its name must be the configured one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::config::{TlsFiles, read_secret_bytes};
+use crate::config::{InterworkConfig, TlsFiles};
 use crate::failure::{Context as _, Outcome};
+use crate::tls::{Current, LiveTls, chain, client_verifier, key, server_verifier};
 
 /// Whether a certificate has a name: a URI or DNS name of its subject alternative names, or the common name.
 pub(super) fn is_named(certificate: &CertificateDer<'_>, name: &str) -> bool {
@@ -23,27 +24,31 @@ pub(super) fn is_named(certificate: &CertificateDer<'_>, name: &str) -> bool {
         || parsed.subject().iter_common_name().any(|found| found.as_str() == Ok(name))
 }
 
+/// TLS towards one foreign KME, whose files are read again like the site's own.
+pub(super) fn live(peer: &InterworkConfig) -> Outcome<LiveTls> {
+    let name = peer.identity.clone();
+    LiveTls::reading(peer.tls.clone(), BTreeMap::new(), move |files| {
+        let verifier = client_verifier(files)?;
+        Ok(Current { server: server(files, verifier.clone())?, client: client(files, &name)?, verifier })
+    })
+}
+
 /// Server side: asks for a certificate of the configured authority.
-pub(super) fn server(files: &TlsFiles) -> Outcome<Arc<ServerConfig>> {
-    let verifier = WebPkiClientVerifier::builder(Arc::new(authorities(files)?))
-        .build()
-        .context(|| format!("authority file {}", files.ca.display()))?;
+fn server(files: &TlsFiles, verifier: Arc<dyn ClientCertVerifier>) -> Outcome<Arc<ServerConfig>> {
     let config = ServerConfig::builder_with_protocol_versions(&[&TLS13])
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&files.certificate)?, key(files)?)
+        .with_single_cert(chain(files)?, key(files)?)
         .context(|| format!("certificate {} does not fit its key", files.certificate.display()))?;
     Ok(Arc::new(config))
 }
 
 /// Client side: shows the own certificate, checks the server's chain, host and name.
-pub(super) fn client(files: &TlsFiles, name: &str) -> Outcome<Arc<ClientConfig>> {
-    let chain = WebPkiServerVerifier::builder(Arc::new(authorities(files)?))
-        .build()
-        .context(|| format!("authority file {}", files.ca.display()))?;
+fn client(files: &TlsFiles, name: &str) -> Outcome<Arc<ClientConfig>> {
+    let named = Named { chain: server_verifier(files)?, name: name.to_owned() };
     let config = ClientConfig::builder_with_protocol_versions(&[&TLS13])
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Named { chain, name: name.to_owned() }))
-        .with_client_auth_cert(certificates(&files.certificate)?, key(files)?)
+        .with_custom_certificate_verifier(Arc::new(named))
+        .with_client_auth_cert(chain(files)?, key(files)?)
         .context(|| format!("certificate {} does not fit its key", files.certificate.display()))?;
     Ok(Arc::new(config))
 }
@@ -93,23 +98,4 @@ impl ServerCertVerifier for Named {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
     }
-}
-
-fn authorities(files: &TlsFiles) -> Outcome<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&files.ca)? {
-        roots.add(certificate).context(|| format!("authority file {}", files.ca.display()))?;
-    }
-    Ok(roots)
-}
-
-fn certificates(file: &std::path::Path) -> Outcome<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .context(|| format!("certificate file {}", file.display()))
-}
-
-fn key(files: &TlsFiles) -> Outcome<PrivateKeyDer<'static>> {
-    let pem = read_secret_bytes(&files.key)?;
-    PrivateKeyDer::from_pem_slice(&pem).context(|| format!("private key file {}", files.key.display()))
 }

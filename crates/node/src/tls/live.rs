@@ -4,24 +4,21 @@
 //! whose client is not accepted any more is closed. Files that do not fit leave everything as it is, with a warning.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
 
 use crypto::hash::sha256;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use types::id::SaeId;
 
-use super::{Identity, client, identity, server, verifier};
+use super::{Identity, client, client_verifier, identity, server};
 use crate::config::{NodeConfig, SaeFingerprint, TlsFiles};
 use crate::failure::{Failure, Outcome};
+use crate::fresh::{Seen, Watch};
 
 /// Handle to a site's TLS; cheap to clone.
 #[derive(Clone)]
@@ -31,6 +28,9 @@ pub struct LiveTls {
 
 struct Shared {
     files: TlsFiles,
+    read: Box<Read>,
+    /// The files as they were before they were read at the start.
+    seen: Seen,
     /// SAEs by the SHA-256 of their certificate.
     known: BTreeMap<[u8; 32], SaeId>,
     current: RwLock<Arc<Current>>,
@@ -38,11 +38,16 @@ struct Shared {
 }
 
 /// What one reading of the files gave.
-struct Current {
-    server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
-    verifier: Arc<dyn ClientCertVerifier>,
+pub struct Current {
+    /// For connections that are accepted.
+    pub server: Arc<ServerConfig>,
+    /// For connections that are opened.
+    pub client: Arc<ClientConfig>,
+    /// What clients are held against.
+    pub verifier: Arc<dyn ClientCertVerifier>,
 }
+
+type Read = dyn Fn(&TlsFiles) -> Outcome<Current> + Send + Sync;
 
 /// Tells a connection when its client must be looked at again.
 pub struct Peers {
@@ -58,9 +63,28 @@ impl LiveTls {
     /// If a file is missing or does not fit, or a fingerprint is none; it is named.
     pub fn open(config: &NodeConfig) -> Outcome<Self> {
         let known = config.saes.iter().map(fingerprint).collect::<Outcome<_>>()?;
-        let current = RwLock::new(Arc::new(Current::read(&config.tls)?));
+        Self::reading(config.tls.clone(), known, Current::of_site)
+    }
+
+    /// Reads files in a way of its own.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub fn reading(
+        files: TlsFiles,
+        known: BTreeMap<[u8; 32], SaeId>,
+        read: impl Fn(&TlsFiles) -> Outcome<Current> + Send + Sync + 'static,
+    ) -> Outcome<Self> {
+        let seen = Seen::now(paths(&files));
+        let current = RwLock::new(Arc::new(read(&files)?));
         let generation = watch::Sender::new(0);
-        Ok(Self { shared: Arc::new(Shared { files: config.tls.clone(), known, current, generation }) })
+        Ok(Self { shared: Arc::new(Shared { files, read: Box::new(read), seen, known, current, generation }) })
+    }
+
+    /// How often the files were read again.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        *self.shared.generation.borrow()
     }
 
     /// For a connection that is accepted now.
@@ -102,7 +126,7 @@ impl LiveTls {
     /// # Errors
     /// As [`LiveTls::open`].
     pub fn reload(&self) -> Outcome<()> {
-        let fresh = Arc::new(Current::read(&self.shared.files)?);
+        let fresh = Arc::new((self.shared.read)(&self.shared.files)?);
         *self.shared.current.write().expect("no holder of this lock panics") = fresh;
         self.shared.generation.send_modify(|generation| *generation += 1);
         Ok(())
@@ -110,28 +134,18 @@ impl LiveTls {
 
     /// Reloads on SIGHUP and when a file changes, until the token is cancelled.
     pub async fn keep_fresh(self, stop: CancellationToken) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            tracing::warn!("cannot listen for SIGHUP; certificates are reloaded when their files change");
-            return;
-        };
-        let mut tick = interval(POLL);
-        let mut seen = self.stamps();
+        let mut watch = Watch::new(self.shared.seen.clone());
         loop {
             tokio::select! {
-                _ = tick.tick() => {
-                    let now = self.stamps();
-                    if now == seen {
-                        continue;
-                    }
-                    seen = now;
-                }
-                _ = hangup.recv() => seen = self.stamps(),
+                () = watch.changed() => {}
                 () = stop.cancelled() => return,
             }
+            let certificate = self.shared.files.certificate.display();
             match self.reload() {
-                Ok(()) => tracing::info!("certificates, authorities and revocations were reloaded"),
+                Ok(()) => tracing::info!(%certificate, "certificates, authorities and revocations were reloaded"),
                 Err(failure) => {
-                    tracing::warn!(%failure, "certificates were not reloaded; those from before stay in use")
+                    let text = "certificates were not reloaded; those from before stay in use";
+                    tracing::warn!(%certificate, %failure, "{text}");
                 }
             }
         }
@@ -144,17 +158,6 @@ impl LiveTls {
     fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
         let Some((end, between)) = chain.split_first() else { return false };
         self.current().verifier.verify_client_cert(end, between, UnixTime::now()).is_ok()
-    }
-
-    /// What tells that a file changed.
-    fn stamps(&self) -> Vec<Option<(SystemTime, u64, u64)>> {
-        use std::os::unix::fs::MetadataExt as _;
-        let TlsFiles { ca, certificate, key, crl } = &self.shared.files;
-        let stamp = |file: &Path| {
-            let meta = fs::metadata(file).ok()?;
-            Some((meta.modified().ok()?, meta.len(), meta.ino()))
-        };
-        [Some(ca), Some(certificate), Some(key), crl.as_ref()].into_iter().flatten().map(|file| stamp(file)).collect()
     }
 }
 
@@ -172,10 +175,15 @@ impl Peers {
 }
 
 impl Current {
-    fn read(files: &TlsFiles) -> Outcome<Self> {
-        let verifier = verifier(files)?;
+    fn of_site(files: &TlsFiles) -> Outcome<Self> {
+        let verifier = client_verifier(files)?;
         Ok(Self { server: server(files, verifier.clone())?, client: client(files)?, verifier })
     }
+}
+
+fn paths(files: &TlsFiles) -> Vec<PathBuf> {
+    let TlsFiles { ca, certificate, key, crl } = files;
+    [Some(ca), Some(certificate), Some(key), crl.as_ref()].into_iter().flatten().cloned().collect()
 }
 
 fn fingerprint(sae: &SaeFingerprint) -> Outcome<([u8; 32], SaeId)> {
@@ -187,6 +195,3 @@ fn fingerprint(sae: &SaeFingerprint) -> Outcome<([u8; 32], SaeId)> {
     })?;
     Ok((bytes, sae.id.clone()))
 }
-
-/// How often the files are looked at.
-const POLL: Duration = Duration::from_secs(2);

@@ -34,7 +34,9 @@ impl Two {
                 ca.display()
             )
         };
-        let (ca_a, ca_b) = (a.path("authority/ca.pem"), b.path("authority/ca.pem"));
+        // West has a file of its own of the authority that it trusts towards north.
+        let (ca_a, ca_b) = (a.path("authority/ca.pem"), a.path("sites/west/tls/beside.pem"));
+        std::fs::copy(b.path("authority/ca.pem"), &ca_b).unwrap();
         append(&a.node("west"), &entry(&west, &north, &ca_b, "north", "app-south"));
         append(&a.node("east"), "\n[foreign]\napp-south = \"west\"\n");
         append(&b.node("north"), &entry(&north, &west, &ca_a, "west", "app-east"));
@@ -110,6 +112,7 @@ fn keys_cross_two_networks_and_survive_kill_9_of_either_border() {
     // What works: three keys, then others, each fetched once on the other side.
     let mut supplied: BTreeMap<String, String> = two.take_when_up(3).into_iter().collect();
     foreign_callers_are_checked(&two);
+    certificates_are_read_again(&two, &mut supplied);
     the_other_network_down(&mut two, &mut supplied);
     for victim in ["west", "north", "west", "north"] {
         let stop = AtomicBool::new(false);
@@ -142,6 +145,28 @@ fn keys_cross_two_networks_and_survive_kill_9_of_either_border() {
         assert_eq!(two.collect(id), [(id.clone(), bits.clone())], "network B does not hold {id} as supplied");
         assert!(two.collect(id).is_empty(), "{id} was delivered twice");
     }
+}
+
+/// West stops trusting north's authority and trusts it again, without a restart.
+fn certificates_are_read_again(two: &Two, supplied: &mut BTreeMap<String, String>) {
+    let trusted = two.a.path("sites/west/tls/beside.pem");
+    let own = |file: &str| two.b.path("sites/north/tls").join(file);
+    let is_let_in = || {
+        let (certificate, key, ca) = (own("kme.pem"), own("kme.key"), two.a.path("authority/ca.pem"));
+        let url = format!("https://{}/kmapi/versions", two.west);
+        let args = ["-sS", "--max-time", "5", "--cacert", str_of(&ca), "--cert", str_of(&certificate)];
+        let command = Command::new("curl").args(args).args(["--key", str_of(&key), &url]).output();
+        command.unwrap().status.success()
+    };
+    assert!(is_let_in());
+    let before = std::fs::read(&trusted).unwrap();
+    std::fs::copy(two.a.path("authority/ca.pem"), &trusted).unwrap();
+    wait_until(Duration::from_secs(30), "north to be refused", || !is_let_in());
+    // Neither over a new connection nor over one that was open: the server's certificate is not trusted either.
+    assert!(take(&two.master(), 1).is_empty(), "a key went to a KME that is not trusted any more");
+    std::fs::write(&trusted, before).unwrap();
+    wait_until(Duration::from_secs(30), "north to be let in again", is_let_in);
+    supplied.extend(two.take_when_up(2));
 }
 
 /// The KME beside does not answer: a clear 503, and service is back with it.

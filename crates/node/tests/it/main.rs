@@ -19,6 +19,7 @@ mod link;
 mod link_crash;
 mod link_rate;
 mod model;
+mod policy;
 mod postgres;
 mod randomness;
 mod raw;

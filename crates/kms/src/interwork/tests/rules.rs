@@ -8,7 +8,7 @@ use etsi::etsi020::{
 use types::id::KeyId;
 use types::units::Time;
 
-use super::world::{Fault, World, config, sae, secs};
+use super::world::{Fault, PASSED_ON, World, config, sae, secs};
 use crate::interwork::{Answer, Input, Interwork, PeerRequest, Reply};
 use crate::{Error, ExportFailure, Refusal};
 
@@ -86,8 +86,9 @@ fn keys_go_over_and_both_kmes_hold_the_same_bits() {
         let held = &world.sides[1].kme.held[id];
         assert_eq!((&held.bits, &held.initiator, held.targets.as_slice()), (bits, &sae("a1"), &[sae("b1")][..]));
     }
-    // One transfer, one acknowledgement.
+    // One transfer, one acknowledgement. What the SAE said besides went along unchanged.
     assert_eq!(world.calls.len(), 2);
+    assert_eq!(world.optional, [Some(PASSED_ON.to_owned())]);
     assert_eq!(world.sides[0].core.as_ref().unwrap().counters().exported_keys, 3);
     assert_eq!(world.sides[1].core.as_ref().unwrap().counters().imported_keys, 3);
 }

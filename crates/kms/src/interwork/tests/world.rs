@@ -115,6 +115,8 @@ pub(super) struct World {
     pub(super) faults_until: Time,
     pub(super) crash: Option<Crash>,
     pub(super) calls: Vec<(usize, String)>,
+    /// Optional extensions of the transfers.
+    pub(super) optional: Vec<Option<String>>,
     /// Calls to A are answered 200 by the wire.
     pub(super) is_a_played: bool,
 }
@@ -160,6 +162,7 @@ impl World {
             faults_until: Time::ZERO,
             crash: None,
             calls: Vec::new(),
+            optional: Vec::new(),
             is_a_played: false,
         }
     }
@@ -200,7 +203,8 @@ impl World {
         let exporting = &self.sides[side].kme.exports[&export];
         let keys = exporting.keys.iter().map(|(key, bits)| (*key, bits.duplicate())).collect();
         let (master, slave) = (exporting.master.clone(), exporting.slave.clone());
-        self.input(side, Input::Export { export, peer, master, slave, keys });
+        let passed_on = crate::PassedOn::new(PASSED_ON);
+        self.input(side, Input::Export { export, peer, master, slave, keys, passed_on });
     }
 
     /// A request comes to a side as if the other sent it; its reply goes to [`Side::replies`].
@@ -303,6 +307,10 @@ impl World {
         let fault = if self.is_a_played { Fault::Status(200) } else { self.fault() };
         let (soon, long) = (Duration::from_millis(5), secs(u64::from(self.rng.next_u32() % 90)));
         let body = body.expose(<[u8]>::to_vec);
+        if path == etsi::etsi020::EXT_KEYS_PATH {
+            let transfer = etsi::etsi020::ExtKeyContainer::parse(&body).unwrap();
+            self.optional.push(transfer.extension_optional.map(|extension| extension.as_json().to_owned()));
+        }
         let arrive = |origin: Origin| Due::Arrive { to, path: path.to_owned(), body: body.clone(), origin };
         let answered = Origin { call: Some((life, call)) };
         let unheard = Origin { call: None };
@@ -466,3 +474,6 @@ impl SimpleKme {
         Ok(())
     }
 }
+
+/// What every export says besides.
+pub(super) const PASSED_ON: &str = r#"{"E32473_module":  {"version": 2.50}}"#;

@@ -230,10 +230,19 @@ fn with_gateway(names: &[&'static str], gateway: &str) -> Net {
 #[test]
 fn a_key_for_another_network_is_the_masters_only_when_it_was_taken_there() {
     let mut net = with_gateway(&["a", "b", "c"], "c");
-    let id = net.ask("a1", request("far", &[], 2));
+    let said = crate::PassedOn::new(r#"{"E32473_x": 1}"#);
+    let asked = |wishes| SupplyRequest::Encrypt {
+        slave: sae("far"),
+        additional: Vec::new(),
+        number: 2,
+        size_bits: Some(256),
+        wishes,
+    };
+    let id = net.ask("a1", asked(crate::Wishes { passed_on: said.clone(), ..crate::Wishes::default() }));
     assert_eq!(net.exports.len(), 1);
     assert!(!net.answers.contains_key(&id));
-    let Exported { export, peer, master, slave, keys: out } = net.exports.pop().unwrap();
+    let Exported { export, peer, master, slave, keys: out, passed_on } = net.exports.pop().unwrap();
+    assert_eq!(passed_on, said);
     assert_eq!((peer.as_str(), master, slave), ("kme-of-c", sae("a1"), sae("far")));
     // Longer than a KME may take to answer, not longer than a network may.
     net.advance(Duration::from_secs(4));

@@ -118,6 +118,7 @@ pub(super) struct Exported {
     pub(super) master: SaeId,
     pub(super) slave: SaeId,
     pub(super) keys: Vec<(KeyId, SecretBytes)>,
+    pub(super) passed_on: Option<crate::PassedOn>,
 }
 
 /// Sites, each linked with the next or as a test says; SAE `x1`, `x2` at site `x`.
@@ -461,8 +462,8 @@ impl Net {
                 Output::Withdrawn { id, result } => {
                     assert!(self.withdrawn.insert(id, result).is_none(), "one answer per withdrawal");
                 }
-                Output::Export { export, peer, master, slave, keys } => {
-                    self.exports.push(Exported { export, peer, master, slave, keys });
+                Output::Export { export, peer, master, slave, keys, passed_on } => {
+                    self.exports.push(Exported { export, peer, master, slave, keys, passed_on });
                 }
                 Output::ExportVoid { export, .. } => self.export_voids.push(export),
             }

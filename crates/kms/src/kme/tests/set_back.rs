@@ -114,6 +114,43 @@ fn a_holder_that_was_set_back_delivers_nothing_twice() {
 }
 
 #[test]
+fn keys_between_two_saes_of_the_site_that_was_set_back_are_void() {
+    for fetched_after in [true, false] {
+        let mut net = Net::line(&["a", "b"], |_| {});
+        net.blocks(PLENTY);
+        let spent = net.encrypt("a1", "a2", 3, 256).unwrap();
+        let waiting = net.encrypt("a1", "a2", 2, 256).unwrap();
+        let abroad = net.encrypt("b1", "b2", 2, 256).unwrap();
+        net.advance(Duration::from_secs(11));
+        let backup = net.disks[&site("a")].copy();
+        if fetched_after {
+            // One fetch, and no other site has a part in it.
+            assert_eq!(bits(&net.decrypt("a2", "a1", &ids(&spent)).unwrap()), bits(&spent));
+        } else {
+            draw(&mut net);
+        }
+        net.advance(Duration::from_secs(11));
+        net.disks.insert(site("a"), backup);
+        net.crash("a");
+        assert!(net.codes("a").contains("STORE_SET_BACK") && net.codes("b").contains("STORE_SET_BACK"));
+        for keys in [&spent, &waiting] {
+            assert_eq!(net.decrypt("a2", "a1", &ids(keys)).unwrap_err(), Refusal::KeysNotFound, "{fetched_after}");
+        }
+        // What the other site alone has was not forgotten by anybody.
+        assert_eq!(bits(&net.decrypt("b2", "b1", &ids(&abroad)).unwrap()), bits(&abroad));
+        let fresh = net.encrypt("a1", "a2", 1, 256).unwrap();
+        assert_eq!(bits(&net.decrypt("a2", "a1", &ids(&fresh)).unwrap()), bits(&fresh));
+    }
+}
+
+fn draw(net: &mut Net) {
+    for _ in 0..20 {
+        let keys = net.encrypt("a1", "b1", 1, 256).unwrap();
+        net.decrypt("b1", "a1", &ids(&keys)).unwrap();
+    }
+}
+
+#[test]
 fn crashes_and_lost_connections_are_no_set_back() {
     let mut net = Net::line(&["a", "b", "c"], |_| {});
     net.blocks(PLENTY);

@@ -2,8 +2,26 @@
 
 use std::time::Duration;
 
-use etsi::etsi014::{Class, Route, Wishes as Asked};
-use kms::{Priority, RouteWish, Wishes};
+use etsi::etsi014::{Class, Extension, Route, Wishes as Asked};
+use kms::{PassedOn, Priority, RouteWish, Wishes};
+
+/// The optional extensions of other makers that another network may heed: those that are named as ETSI GS QKD 020 has
+/// it, each once, while there is room.
+pub(super) fn passed_on(others: &[Extension]) -> Option<PassedOn> {
+    let mut object = serde_json::Map::new();
+    let mut passed_on = None;
+    for Extension { name, value } in others {
+        if object.contains_key(name) {
+            continue;
+        }
+        object.insert(name.clone(), value.clone());
+        match PassedOn::new(&serde_json::Value::from(object.clone()).to_string()) {
+            Some(longer) => passed_on = Some(longer),
+            None => _ = object.remove(name),
+        }
+    }
+    passed_on
+}
 
 /// What must be met, with the optional wishes that no key can fail: how long to wait, and the class.
 pub(super) fn needed(mandatory: &Asked, optional: &Asked) -> Wishes {
@@ -43,6 +61,7 @@ fn wishes(asked: &Asked) -> Wishes {
         max_hops: asked.max_hops,
         paths: asked.paths.unwrap_or(1),
         wait: asked.wait_ms.map(Duration::from_millis),
+        passed_on: None,
         priority: asked.priority.map(|class| match class {
             Class::Telecontrol => Priority::Telecontrol,
             Class::Telemetry => Priority::Telemetry,
@@ -55,6 +74,23 @@ fn wishes(asked: &Asked) -> Wishes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_another_network_can_read_is_passed_on() {
+        let other = |name: &str, length| Extension::new(name, "x".repeat(length));
+        assert_eq!(passed_on(&[]), None);
+        assert_eq!(passed_on(&[other("abc_x", 1)]), None);
+        let list = [
+            other("E32473_a", 1),
+            other("abc", 1),
+            other("E32473_a", 2),
+            other("E32473_big", 5_000),
+            other("E32473_b", 2),
+        ];
+        let text = passed_on(&list).unwrap().as_json().to_owned();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value, serde_json::json!({ "E32473_a": "x", "E32473_b": "xx" }));
+    }
 
     #[test]
     fn what_is_mandatory_wins_and_what_cannot_fail_is_kept() {

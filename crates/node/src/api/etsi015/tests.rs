@@ -13,7 +13,7 @@ use types::units::{BitLen, UtcNanos};
 use super::build::Facts;
 use super::changes::Told;
 use crate::pairs::{Holders, Pairs};
-use crate::report::{BlockReport, KeyCounters, LinkReport, PairReport, SiteReport};
+use crate::report::{BlockReport, FlowReport, KeyCounters, LinkReport, PairReport, ServiceReport, SiteReport};
 
 const LINE: &str = include_str!("../../../tests/data/line.toml");
 
@@ -82,8 +82,10 @@ impl World {
             terminals: Vec::new(),
             audit: Vec::new(),
             audit_entries: 0,
+            service: ServiceReport::default(),
         };
-        let pair = |peer: &str, path| PairReport { peer: site(peer), ready: 8, target: 8, path };
+        let pair =
+            |peer: &str, path| PairReport { peer: site(peer), ready: 8, target: 8, path, flow: FlowReport::default() };
         let neighbour = vec![site("middle"), site("west")];
         Self {
             network: Network::parse(LINE).unwrap(),

@@ -16,7 +16,7 @@ use types::id::{BlockSeq, SaeId, SiteId};
 use types::network::Network;
 
 use super::load::Load;
-use crate::config::{NodeConfig, SaeConfig};
+use crate::config::{NodeConfig, SaeConfig, write_toml};
 use crate::entropy::os_rng;
 use crate::failure::{Context as _, Failure, Outcome};
 use crate::provision::{Layout, provision};
@@ -41,6 +41,9 @@ impl Ground {
         std::fs::write(&file, network_file(sites, target_keys)).context(|| file.display().to_string())?;
         let layout = Layout::new(&folder.path().join("net"));
         let network = provision(&file, &layout, 1.0)?;
+        for site in network.sites().keys() {
+            without_policies(&layout.node(site))?;
+        }
         Ok(Self { folder, layout, network, running: BTreeMap::new() })
     }
 
@@ -303,6 +306,14 @@ impl<'a> Filling<'a> {
             }
         }
     }
+}
+
+/// Every key in stock may be drawn: nothing is kept for more urgent SAEs.
+fn without_policies(node: &Path) -> Outcome<()> {
+    let what = || node.display().to_string();
+    let mut config: toml::Table = std::fs::read_to_string(node).context(what)?.parse().context(what)?;
+    config.remove("policy");
+    write_toml(node, &config)
 }
 
 fn network_file(sites: &[&str], target_keys: u32) -> String {
