@@ -90,7 +90,7 @@ pub type WhenDurable = Box<dyn FnOnce() + Send>;
 pub type WhenFiled = Arc<dyn Fn(BlockSeq) + Send + Sync>;
 
 enum Job {
-    Input(Input),
+    Inputs(Vec<Input>),
     Request(SaeId, SupplyRequest, oneshot::Sender<Result<SupplyReply, Refusal>>),
     Persist(Vec<Change>, WhenDurable),
     Record(Vec<Event>, oneshot::Sender<()>),
@@ -100,6 +100,16 @@ enum Job {
     Snapshot(oneshot::Sender<Snapshot>),
     Flows(oneshot::Sender<Vec<PairFlow>>),
     Stop(oneshot::Sender<()>),
+}
+
+impl Job {
+    /// How many asked together.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Inputs(inputs) => inputs.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// What the keeper's thread owns.
@@ -239,12 +249,17 @@ impl Keeper {
 
     /// Tells the KME something, waiting while the keeper is behind. `None` when the site is stopping.
     pub async fn input(&self, input: Input) -> Option<()> {
-        self.put(Job::Input(input)).await
+        self.inputs(vec![input]).await
+    }
+
+    /// The same with several, which share one pass to disk.
+    pub async fn inputs(&self, inputs: Vec<Input>) -> Option<()> {
+        self.put(Job::Inputs(inputs)).await
     }
 
     /// As [`Keeper::input`], from a thread.
     pub fn input_blocking(&self, input: Input) {
-        drop(self.jobs.blocking_send(Job::Input(input)));
+        drop(self.jobs.blocking_send(Job::Inputs(vec![input])));
     }
 
     /// Makes a link's changes durable and then calls back, from the keeper's thread.
@@ -283,6 +298,8 @@ struct Worker {
     next_request: u64,
     filed: HashMap<LinkId, WhenFiled>,
     pending: Pending,
+    /// Messages that leave when the core has nothing more to say, those to one site together.
+    sends: BTreeMap<SiteId, Vec<Vec<u8>>>,
     checkpointed: Time,
     /// How long the last pass to disk took.
     pass: Duration,
@@ -323,6 +340,7 @@ impl Worker {
             next_request: 0,
             filed: HashMap::new(),
             pending: Pending::default(),
+            sends: BTreeMap::new(),
             checkpointed: clock::now(),
             pass: Duration::ZERO,
             crowded: false,
@@ -352,7 +370,12 @@ impl Worker {
         loop {
             let wait = self.next_timeout().map_or(IDLE, |at| at.since(clock::now()).min(IDLE));
             let mut batch = Vec::new();
-            match runtime.block_on(async { timeout(wait, inbox.recv()).await }) {
+            // Without a timer while there is work.
+            let first = match inbox.try_recv() {
+                Ok(job) => Ok(Some(job)),
+                Err(_) => runtime.block_on(async { timeout(wait, inbox.recv()).await }),
+            };
+            match first {
                 Ok(Some(job)) => batch.push(job),
                 Ok(None) => return Err(DiskError::Abandoned),
                 Err(_) => {}
@@ -366,7 +389,7 @@ impl Worker {
             {
                 batch.push(job);
             }
-            self.crowded = batch.len() > 1;
+            self.crowded = batch.iter().map(Job::weight).sum::<usize>() > 1;
             for job in batch {
                 if let Some(stop) = self.take(job) {
                     self.settle()?;
@@ -409,7 +432,7 @@ impl Worker {
 
     fn take(&mut self, job: Job) -> Option<oneshot::Sender<()>> {
         match job {
-            Job::Input(input) => self.parts.kme.handle_input(clock::now(), input, &mut os_rng()),
+            Job::Inputs(inputs) => inputs.into_iter().for_each(|input| self.kme(input)),
             Job::Request(sae, request, reply) => {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
@@ -485,8 +508,11 @@ impl Worker {
             } else if let Some(output) = self.parts.interwork.as_mut().and_then(|(core, _)| core.poll_output()) {
                 self.put_foreign_out(output);
             } else {
-                return;
+                break;
             }
+        }
+        for (to, messages) in std::mem::take(&mut self.sends) {
+            self.parts.kx.send_together(&to, Channel::Kms, &messages);
         }
     }
 
@@ -538,7 +564,7 @@ impl Worker {
                 self.pending.events.extend(events);
                 self.pending.commit = Some(seq);
             }
-            Output::Send { to, bytes } => self.parts.kx.send(&to, Channel::Kms, &bytes),
+            Output::Send { to, bytes } => self.sends.entry(to).or_default().push(bytes),
             Output::Reply { id, result } => {
                 if let Some(reply) = self.replies.remove(&id) {
                     drop(reply.send(result));

@@ -54,25 +54,34 @@ pub enum KxEvent {
     Up(SiteId),
     /// The connection to a peer is down.
     Down(SiteId),
-    /// A frame came from a peer.
-    Frame(SiteId, Channel, Bytes),
+    /// Frames that came from a peer together, in order.
+    Frames(SiteId, Vec<(Channel, Bytes)>),
 }
 
 /// Sends frames to peers.
 #[derive(Clone)]
 pub struct KxSender {
-    queues: Arc<BTreeMap<SiteId, mpsc::Sender<Bytes>>>,
+    queues: Arc<BTreeMap<SiteId, mpsc::Sender<Burst>>>,
 }
+
+/// Frames that share one write to the connection, as far as they fit.
+type Burst = Vec<Bytes>;
 
 impl KxSender {
     /// Queues a frame; drops it when the peer is unknown, unreachable or slow.
     pub fn send(&self, to: &SiteId, channel: Channel, bytes: &[u8]) {
+        self.send_together(to, channel, &[bytes]);
+    }
+
+    /// Queues frames that are ready at the same time, so that they cost the connection and the peer one wake-up and not
+    /// many; drops them when the peer is unknown, unreachable or slow.
+    pub fn send_together(&self, to: &SiteId, channel: Channel, frames: &[impl AsRef<[u8]>]) {
         let Some(queue) = self.queues.get(to) else { return };
-        let mut frame = BytesMut::with_capacity(bytes.len() + 1);
-        frame.put_u8(channel.number());
-        frame.put_slice(bytes);
-        if queue.try_send(frame.freeze()).is_err() {
-            tracing::debug!(%to, ?channel, "frame dropped: peer is down or slow");
+        for together in frames.chunks(FRAMES_AT_ONCE) {
+            let burst = together.iter().map(|bytes| framed(channel, bytes.as_ref())).collect();
+            if queue.try_send(burst).is_err() {
+                tracing::debug!(%to, ?channel, frames = together.len(), "frames dropped: peer is down or slow");
+            }
         }
     }
 
@@ -80,6 +89,13 @@ impl KxSender {
     pub fn peers(&self) -> impl Iterator<Item = &SiteId> {
         self.queues.keys()
     }
+}
+
+fn framed(channel: Channel, bytes: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(bytes.len() + 1);
+    frame.put_u8(channel.number());
+    frame.put_slice(bytes);
+    frame.freeze()
 }
 
 impl Channel {
@@ -109,7 +125,7 @@ pub fn start(
 ) -> KxSender {
     let mut queues = BTreeMap::new();
     for (site, address) in peers {
-        let (sender, receiver) = mpsc::channel(QUEUE_FRAMES_MAX);
+        let (sender, receiver) = mpsc::channel(QUEUE_BURSTS_MAX);
         queues.insert(site.clone(), sender);
         let dialler = Dialler { site: site.clone(), address: *address, tls: tls.clone(), events: events.clone() };
         let stop = stop.clone();
@@ -133,36 +149,47 @@ pub async fn accept(listener: TcpListener, guard: Guard, events: mpsc::Sender<Kx
                 tracing::warn!(?identity, "an SAE called the KME-to-KME port; refused");
                 return;
             };
-            let mut frames = Framed::new(stream, codec());
+            // All that has come is taken together: the keeper goes to disk once for it.
+            let (mut answers, frames) = Framed::new(stream, codec()).split();
+            let mut frames = frames.ready_chunks(FRAMES_AT_ONCE);
             loop {
-                let frame = tokio::select! {
-                    frame = timeout(SILENCE_MAX, frames.next()) => frame,
+                let together = tokio::select! {
+                    together = timeout(SILENCE_MAX, frames.next()) => together,
                     () = stopped.cancelled() => return,
                 };
-                match frame {
-                    Ok(Some(Ok(frame))) if frame[..] == ARE_YOU_THERE => {
-                        if !sent(frames.send(Bytes::from_static(&ARE_YOU_THERE))).await {
-                            return;
+                let Ok(Some(together)) = together else { return };
+                let (mut good, mut malformed) = (Vec::with_capacity(together.len()), None);
+                for frame in together {
+                    match frame {
+                        Ok(frame) if frame[..] == ARE_YOU_THERE => {
+                            if !sent(answers.send(Bytes::from_static(&ARE_YOU_THERE))).await {
+                                return;
+                            }
                         }
+                        Ok(frame) => good.extend(opened(frame)),
+                        Err(error) => malformed = Some(error),
                     }
-                    Ok(Some(Ok(mut frame))) if !frame.is_empty() => {
-                        let number = frame.split_to(1);
-                        let Some(channel) = number.first().copied().and_then(Channel::from_number) else { continue };
-                        if events.send(KxEvent::Frame(site.clone(), channel, frame.freeze())).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(Some(Ok(_))) => {}
-                    Ok(Some(Err(error))) => {
-                        tracing::warn!(%site, %error, "malformed frame; connection closed");
-                        return;
-                    }
-                    Ok(None) | Err(_) => return,
+                }
+                if !good.is_empty() && events.send(KxEvent::Frames(site.clone(), good)).await.is_err() {
+                    return;
+                }
+                if let Some(error) = malformed {
+                    tracing::warn!(%site, %error, "malformed frame; connection closed");
+                    return;
                 }
             }
         }
     })
     .await;
+}
+
+/// Channel and bytes of a frame; `None` if it is empty or of a channel that is not known here.
+fn opened(mut frame: BytesMut) -> Option<(Channel, Bytes)> {
+    if frame.is_empty() {
+        return None;
+    }
+    let channel = Channel::from_number(frame.split_to(1)[0])?;
+    Some((channel, frame.freeze()))
 }
 
 struct Dialler {
@@ -173,7 +200,7 @@ struct Dialler {
 }
 
 impl Dialler {
-    async fn run(self, mut queue: mpsc::Receiver<Bytes>) {
+    async fn run(self, mut queue: mpsc::Receiver<Burst>) {
         let mut pause = PAUSE_MIN;
         loop {
             match self.connect().await {
@@ -219,16 +246,16 @@ impl Dialler {
     async fn pump(
         &self,
         mut connection: Framed<tokio_rustls::client::TlsStream<TcpStream>, LengthDelimitedCodec>,
-        queue: &mut mpsc::Receiver<Bytes>,
+        queue: &mut mpsc::Receiver<Burst>,
     ) {
-        let mut frames = Vec::with_capacity(FRAMES_AT_ONCE);
+        let mut bursts = Vec::with_capacity(BURSTS_AT_ONCE);
         let mut ask = interval(ASK_EVERY);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard: Option<Instant> = None;
         loop {
             tokio::select! {
-                count = queue.recv_many(&mut frames, FRAMES_AT_ONCE) => {
-                    let mut burst = stream::iter(frames.drain(..).map(Ok));
+                count = queue.recv_many(&mut bursts, BURSTS_AT_ONCE) => {
+                    let mut burst = stream::iter(bursts.drain(..).flatten().map(Ok));
                     if count == 0 || !sent(connection.send_all(&mut burst)).await {
                         return;
                     }
@@ -261,9 +288,10 @@ fn codec() -> LengthDelimitedCodec {
 }
 
 const FRAME_MAX: usize = 1 << 20;
-const QUEUE_FRAMES_MAX: usize = 1_024;
-/// Frames that share one write to the connection.
+const QUEUE_BURSTS_MAX: usize = 256;
+/// Most frames of a burst.
 const FRAMES_AT_ONCE: usize = 64;
+const BURSTS_AT_ONCE: usize = 16;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// A frame of channel 0.
 const ARE_YOU_THERE: [u8; 1] = [0];

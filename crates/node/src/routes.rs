@@ -99,28 +99,45 @@ impl Switchboard {
                 self.streams.input(stream::Input::PeerDown(site.clone())).await?;
                 self.keeper.input(kms::Input::PeerDown(site)).await
             }
-            KxEvent::Frame(from, Channel::Streams, bytes) => {
-                self.streams.input(stream::Input::Message { from, bytes: bytes.to_vec() }).await
-            }
-            KxEvent::Frame(from, Channel::Kms, bytes) => {
-                self.keeper.input(kms::Input::Message { from, bytes: bytes.to_vec() }).await
-            }
-            KxEvent::Frame(from, Channel::Control, bytes) => {
-                self.learn(&from, &bytes);
-                Some(())
-            }
-            KxEvent::Frame(from, Channel::Notice, bytes) => {
-                self.notices.frame_arrived(&from, &bytes);
-                Some(())
-            }
-            KxEvent::Frame(from, Channel::Report, bytes) => {
-                match serde_json::from_slice::<SiteReport>(&bytes) {
-                    Ok(report) if report.site == from => self.board.add_site(report),
-                    _ => tracing::warn!(%from, "a site sent a report that is not its own or malformed"),
+            KxEvent::Frames(from, frames) => {
+                let mut for_kme = Vec::new();
+                for (channel, bytes) in frames {
+                    if channel == Channel::Kms {
+                        for_kme.push(kms::Input::Message { from: from.clone(), bytes: bytes.to_vec() });
+                        continue;
+                    }
+                    // Order is kept between channels too.
+                    self.tell_kme(&mut for_kme).await?;
+                    self.frame(&from, channel, &bytes).await?;
                 }
-                Some(())
+                self.tell_kme(&mut for_kme).await
             }
         }
+    }
+
+    async fn tell_kme(&self, inputs: &mut Vec<kms::Input>) -> Option<()> {
+        if inputs.is_empty() {
+            return Some(());
+        }
+        self.keeper.inputs(std::mem::take(inputs)).await
+    }
+
+    async fn frame(&mut self, from: &SiteId, channel: Channel, bytes: &Bytes) -> Option<()> {
+        match channel {
+            Channel::Kms => {
+                self.keeper.input(kms::Input::Message { from: from.clone(), bytes: bytes.to_vec() }).await?;
+            }
+            Channel::Streams => {
+                self.streams.input(stream::Input::Message { from: from.clone(), bytes: bytes.to_vec() }).await?;
+            }
+            Channel::Control => self.learn(from, bytes),
+            Channel::Notice => self.notices.frame_arrived(from, bytes),
+            Channel::Report => match serde_json::from_slice::<SiteReport>(bytes) {
+                Ok(report) if report.site == *from => self.board.add_site(report),
+                _ => tracing::warn!(%from, "a site sent a report that is not its own or malformed"),
+            },
+        }
+        Some(())
     }
 
     /// Takes a link state from the site that it is about; nobody may speak for another.
