@@ -19,6 +19,8 @@ pub enum Domain {
     LinkVendorKey,
     /// A relayed batch on one hop.
     RelayHop,
+    /// The check of a batch that is combined from several ways.
+    RelayCombined,
     /// Keys carried to the site of a slave SAE.
     AssignCarried,
     /// The check value by which other bits under a known id of a foreign key are noticed.
@@ -65,7 +67,7 @@ pub enum Domain {
 
 impl Domain {
     /// All labels, for the test of uniqueness.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::LinkTranscript,
         Self::LinkControl,
         Self::LinkVerification,
@@ -73,6 +75,7 @@ impl Domain {
         Self::LinkVendorMessage,
         Self::LinkVendorKey,
         Self::RelayHop,
+        Self::RelayCombined,
         Self::AssignCarried,
         Self::InterworkKeyCheck,
         Self::StoreSegmentKek,
@@ -107,6 +110,7 @@ impl Domain {
             Self::LinkVendorMessage => b"qurrent/link/vendor-message/1",
             Self::LinkVendorKey => b"qurrent/link/vendor-key/1",
             Self::RelayHop => b"qurrent/kms/relay-hop/1",
+            Self::RelayCombined => b"qurrent/kms/relay-combined/1",
             Self::AssignCarried => b"qurrent/kms/assign-carried/1",
             Self::InterworkKeyCheck => b"qurrent/kms/interwork-key/1",
             Self::StoreSegmentKek => b"qurrent/store/segment-kek/1",

@@ -5,6 +5,7 @@
 //! | [`secret`] | the only types that hold key bits | |
 //! | [`pad`] | one-time pad, taken by value | information-theoretic |
 //! | [`tag`] | Wegman-Carter tags: one-time key, or reused hash key with one-time pad | information-theoretic |
+//! | [`manipulation`] | code that notices what is added to a sum of shares | information-theoretic |
 //! | [`aead`] | AES-256-GCM with a counter that never wraps | computational |
 //! | [`kdf`] | HKDF-SHA256 under labels | computational |
 //! | [`sign`] | Ed25519 and ML-DSA-65, both or nothing (feature `aws-lc`) | computational, post-quantum |
@@ -21,6 +22,7 @@ pub mod aead;
 pub mod domain;
 pub mod hash;
 pub mod kdf;
+pub mod manipulation;
 pub mod pad;
 pub mod record;
 pub mod secret;

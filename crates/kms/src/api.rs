@@ -395,6 +395,8 @@ pub struct Counters {
     pub transit_keys: u64,
     /// Relays from here that failed.
     pub relays_failed: u64,
+    /// Batches from here or for here that a site on one of their ways had changed.
+    pub batches_unconfirmed: u64,
     /// Keys supplied to master SAEs.
     pub supplied_keys: u64,
     /// Keys delivered to slave SAEs.

@@ -56,6 +56,8 @@ pub(crate) const WAITS_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) const SUSPECT_FOR: Duration = Duration::from_secs(2);
 /// How long a hop is avoided after it was refused.
 pub(crate) const AVOID_FOR: Duration = Duration::from_secs(1);
+/// How long a way is charged with a batch that somebody on it or on another changed.
+pub(crate) const CHARGED_FOR: Duration = Duration::from_secs(3_600);
 /// Most kinds of keys of one pair of sites that are made because they were asked for.
 pub(crate) const DEMANDS_MAX: usize = 8;
 /// How long keys that need certain ways go on being made after they were asked for.

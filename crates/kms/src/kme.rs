@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `restore` | builds the state from durable records |
 //! | `fill` | the owner's half of relay: fills stocks, splits keys over several ways |
+//! | `confirm` | what both ends check of keys from several ways |
 //! | `ways` | which way a batch takes |
 //! | `relay` | hops: takes turns for key, relays for others, stores what arrives |
 //! | `supply` | answers SAEs |
@@ -17,6 +18,7 @@
 //! | `set_back` | notices records that were set back to an older state |
 
 mod assign;
+mod confirm;
 mod export;
 mod fill;
 mod group;
@@ -358,7 +360,7 @@ impl Kme {
         match message {
             Message::Pool(state) => self.pool_state(now, from, &state),
             Message::Relay(relay) => self.relay_arrived(now, from, relay),
-            Message::RelayAck { relay } => self.relay_acked(now, from, relay),
+            Message::RelayAck { relay, proof } => self.relay_acked(now, from, relay, proof.as_ref()),
             Message::RelayNack { relay, reason } => self.relay_refused(now, from, relay, reason),
             Message::RelayVoid { sets } => self.keys_voided(from, &sets),
             Message::RelayWait { waits } => self.relays_wait(now, from, &waits),

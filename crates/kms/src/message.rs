@@ -3,7 +3,8 @@
 //! Provided: bounded encoding, decoding that accepts exactly what encoding makes.
 //! Not provided: authentication of the sender (the connection's), of relayed key (the tag in [`Relay`]).
 
-use crypto::tag::Tag;
+use crypto::manipulation::{self, Proof};
+use crypto::tag::{OneTimeTagKey, Tag};
 use types::codec::{CodecError, Reader, Writer};
 use types::id::{BlockSeq, KeyId, LinkId, SaeId, SiteId};
 
@@ -18,7 +19,7 @@ pub use crate::stock::{Digest, KeyRange, KeySet, Run};
 pub(crate) mod assign;
 
 /// Version of the format.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Largest message in bytes.
 pub const MESSAGE_MAX: usize = 128 * 1024;
 
@@ -33,6 +34,8 @@ pub enum Message {
     RelayAck {
         /// Which relay.
         relay: KeyId,
+        /// Shown for a batch that is combined from several shares: that the sender had all of them.
+        proof: Option<[u8; Proof::LEN]>,
     },
     /// A relay ended before the last site; to the first site.
     RelayNack {
@@ -145,6 +148,18 @@ pub struct ShareOf {
 impl ShareOf {
     /// The batch in one piece.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// Bytes of the check that follows the keys: only what is combined has one.
+    #[must_use]
+    pub fn check_bytes(self) -> usize {
+        if self.count > 1 { manipulation::CHECK_LEN } else { 0 }
+    }
+
+    /// Keys in so many bytes of a share.
+    #[must_use]
+    pub fn keys(self, bytes: usize) -> usize {
+        bytes.saturating_sub(self.check_bytes()) / PAIR_KEY_BYTES
+    }
 }
 
 /// A batch of keys over one hop: padded and tagged with key of the hop's link.
@@ -162,7 +177,7 @@ pub struct Relay {
     pub link: LinkId,
     /// Where the key of this hop was drawn: 32 bytes for the tag, the rest is the pad.
     pub ranges: Vec<PadRange>,
-    /// The keys under the pad.
+    /// The keys, or a share of them and their check, under the pad.
     pub sealed: Vec<u8>,
     /// One-time tag over everything above.
     pub tag: Tag,
@@ -179,6 +194,8 @@ pub enum RelayFailure {
     Refused,
     /// The last site holds enough.
     Full,
+    /// The shares do not fit together.
+    Unconfirmed,
 }
 
 impl Relay {
@@ -235,10 +252,11 @@ impl Relay {
             }
             ranges.push(range);
         }
-        let sealed = r.bytes16("keys", usize::from(BATCH_MAX) * PAIR_KEY_BYTES)?.to_vec();
+        let sealed = r.bytes16("keys", usize::from(BATCH_MAX) * PAIR_KEY_BYTES + share.check_bytes())?.to_vec();
         let drawn: u64 = ranges.iter().map(|range| u64::from(range.len)).sum();
-        let whole = !sealed.is_empty() && sealed.len() % PAIR_KEY_BYTES == 0;
-        if !whole || drawn != (sealed.len() + crypto::tag::OneTimeTagKey::LEN) as u64 {
+        let keys = share.keys(sealed.len());
+        let whole = keys > 0 && sealed.len() == keys * PAIR_KEY_BYTES + share.check_bytes();
+        if !whole || drawn != (sealed.len() + OneTimeTagKey::LEN) as u64 {
             return Err(CodecError::Value { field: "keys" });
         }
         Ok(Self { relay, share, path, hop, link, ranges, sealed, tag: Tag(r.array("tag")?) })
@@ -262,13 +280,17 @@ impl Message {
                 w.put(&Relay::header(relay.relay, relay.share, &relay.path, relay.hop, &relay.link, &relay.ranges));
                 w.bytes16(&relay.sealed).put(&relay.tag.0);
             }
-            Self::RelayAck { relay } => _ = w.u8(VERSION).u8(3).put(relay.0.as_bytes()),
+            Self::RelayAck { relay, proof } => {
+                w.u8(VERSION).u8(3).put(relay.0.as_bytes()).u8(u8::from(proof.is_some()));
+                proof.iter().for_each(|proof| _ = w.put(proof));
+            }
             Self::RelayNack { relay, reason } => {
                 let reason = match reason {
                     RelayFailure::NoKey => 0,
                     RelayFailure::NoHop => 1,
                     RelayFailure::Refused => 2,
                     RelayFailure::Full => 3,
+                    RelayFailure::Unconfirmed => 4,
                 };
                 w.u8(VERSION).u8(4).put(relay.0.as_bytes()).u8(reason);
             }
@@ -330,7 +352,15 @@ impl Message {
                 Self::Pool(PoolState { link, next, bits, receive, send })
             }
             2 => Self::Relay(Relay::decode(&mut r)?),
-            3 => Self::RelayAck { relay: record::key_id(&mut r, "relay")? },
+            3 => {
+                let relay = record::key_id(&mut r, "relay")?;
+                let proof = match r.u8("proof")? {
+                    0 => None,
+                    1 => Some(r.array("proof")?),
+                    _ => return Err(CodecError::Value { field: "proof" }),
+                };
+                Self::RelayAck { relay, proof }
+            }
             4 => {
                 let relay = record::key_id(&mut r, "relay")?;
                 let reason = match r.u8("reason")? {
@@ -338,6 +368,7 @@ impl Message {
                     1 => RelayFailure::NoHop,
                     2 => RelayFailure::Refused,
                     3 => RelayFailure::Full,
+                    4 => RelayFailure::Unconfirmed,
                     _ => return Err(CodecError::Value { field: "reason" }),
                 };
                 Self::RelayNack { relay, reason }

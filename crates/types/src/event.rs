@@ -110,6 +110,18 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The shares of a batch that was combined from several ways do not fit together, or what the last site took is
+    /// not what the first sent: a site on one of the ways changed something. The keys were destroyed.
+    KeysUnconfirmed {
+        /// Random id of the relayed batch.
+        relay: KeyId,
+        /// The other site.
+        peer: SiteId,
+        /// The ways, site by site.
+        ways: String,
+        /// How many keys.
+        keys: u64,
+    },
     /// The records of a site were set back to an older state: it has forgotten that it spent key.
     StoreSetBack {
         /// Whose records.
@@ -333,6 +345,7 @@ impl Event {
             Self::RelayHop { .. } => "RELAY_HOP",
             Self::KeysStored { .. } => "KEYS_STORED",
             Self::RelayFailed { .. } => "RELAY_FAILED",
+            Self::KeysUnconfirmed { .. } => "KEYS_UNCONFIRMED",
             Self::StoreSetBack { .. } => "STORE_SET_BACK",
             Self::KeysSupplied { .. } => "KEYS_SUPPLIED",
             Self::KeysDelivered { .. } => "KEYS_DELIVERED",
@@ -373,6 +386,7 @@ impl Event {
             Self::RelayHop { relay, from, to, hop, keys, spent } => fields!(relay, from, to, hop, keys, spent),
             Self::KeysStored { relay, peer, keys } => fields!(relay, peer, keys),
             Self::RelayFailed { relay, peer, reason } => fields!(relay, peer, reason),
+            Self::KeysUnconfirmed { relay, peer, ways, keys } => fields!(relay, peer, ways, keys),
             Self::StoreSetBack { site, told, known } => fields!(site, told, known),
             Self::KeysSupplied { master, slave, first, keys, size } => fields!(master, slave, first, keys, size),
             Self::KeysDelivered { master, slave, first, keys } => fields!(master, slave, first, keys),

@@ -7,12 +7,14 @@
 //!            share k = batch XOR all other shares ---- way k --'
 //! ```
 //! All but one of the shares of a batch are independent of it and of each other, so who knows fewer than all of them
-//! knows nothing: an attacker needs a relay on each way. A batch counts only when all its shares arrived; one that is
-//! lost takes the batch with it. What is given up was never in stock: fresh keys take another way.
+//! knows nothing: an attacker needs a relay on each way. What is split is the keys with their check (`confirm`). A batch
+//! counts only when all its shares arrived and fit together; one that is lost takes the batch with it. What is given up
+//! was never in stock: fresh keys take another way.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crypto::manipulation::{CHECK_LEN, Proof};
 use crypto::rand_core::CryptoRng;
 use crypto::secret::SecretBytes;
 use crypto::tag::OneTimeTagKey;
@@ -20,7 +22,7 @@ use types::event::Event;
 use types::id::{KeyId, SiteId};
 use types::units::{ByteLen, Time};
 
-use super::{Kme, Peer, Timer};
+use super::{Kme, Peer, Timer, confirm};
 use crate::config::{
     BATCH_FIRST, BATCH_MAX, BATCH_MIN, BATCH_SLOW, DEMAND_FOR, DEMANDS_MAX, PAIR_KEY_BYTES, RELAYS_PER_STEP_MAX,
     SHARES_MAX, WAITS_INTERVAL,
@@ -38,6 +40,8 @@ use crate::wish::Fit;
 pub(super) struct Outgoing {
     shares: Vec<Share>,
     keys: SecretBytes,
+    /// What the holder must show of keys that are combined.
+    proof: Option<Proof>,
     made: Time,
     /// When its timer is set to.
     due: Option<Time>,
@@ -174,7 +178,7 @@ impl Kme {
 
     /// What the stocks for a peer lack: the plain one, and those that were asked for.
     fn lacks(&self, now: Time, site: &SiteId, peer: &Peer, target: usize) -> Vec<Lack> {
-        let least = usize::from(BATCH_MIN).min(target);
+        let least = usize::from(BATCH_MIN).min(target).max(1);
         let demanded: Vec<&Demand> = peer.demands.iter().filter(|demand| now < demand.until).collect();
         let combined = demanded.iter().map(|demand| demand.fit.paths()).filter(|paths| *paths > 1).min();
         let combined = combined.map_or(0, |paths| peer.own.ready_of(paths));
@@ -205,7 +209,7 @@ impl Kme {
         fit: &Fit,
         least: usize,
     ) -> Option<Vec<Vec<SiteId>>> {
-        let needed = OneTimeTagKey::LEN + least * PAIR_KEY_BYTES;
+        let needed = OneTimeTagKey::LEN + CHECK_LEN + least * PAIR_KEY_BYTES;
         let usable = |path: &[SiteId]| {
             let room = self.room_to(&path[1]);
             self.is_up(&path[1]) && room.is_some_and(|(room, makes_key)| makes_key || room >= needed)
@@ -219,13 +223,19 @@ impl Kme {
         rng.fill_bytes(&mut id);
         let relay = KeyId::from_random(id);
         let keys = SecretBytes::random(count * PAIR_KEY_BYTES, rng);
-        let shares = split(&keys, ways.len(), rng);
+        let (shares, proof) = if ways.len() > 1 {
+            let (word, proof) = confirm::encode(relay, &ways, &keys, rng);
+            (split(&word, ways.len(), rng), Some(proof))
+        } else {
+            (vec![keys.duplicate()], None)
+        };
         let holder = ways[0].last().expect("a path has two sites or more").clone();
         let peer = self.peer(&holder);
         peer.batches_in_flight += 1;
         peer.keys_in_flight += kind.in_background(count);
         let on_way = ways.iter().map(|path| Share { path: path.clone(), sent: None, deadline: None }).collect();
-        self.outgoing.insert(relay, Outgoing { shares: on_way, keys, made: now, due: None, waited: false, kind });
+        self.outgoing
+            .insert(relay, Outgoing { shares: on_way, keys, proof, made: now, due: None, waited: false, kind });
         let total = u8::try_from(ways.len()).expect("the number of ways is bounded");
         for (index, (path, keys)) in (0..total).zip(ways.into_iter().zip(shares)) {
             let (share, class) = (ShareOf { index, count: total }, Class::Own);
@@ -286,7 +296,7 @@ impl Kme {
         }
     }
 
-    pub(super) fn relay_acked(&mut self, now: Time, from: &SiteId, relay: KeyId) {
+    pub(super) fn relay_acked(&mut self, now: Time, from: &SiteId, relay: KeyId, proof: Option<&[u8; Proof::LEN]>) {
         let all_sent = |outgoing: &Outgoing| outgoing.shares.iter().all(|share| share.sent.is_some());
         if self.outgoing.get(&relay).is_none_or(|outgoing| outgoing.holder() != from || !all_sent(outgoing)) {
             // Given up, or forgotten in a crash: the holder must not keep what the owner does not have.
@@ -294,6 +304,13 @@ impl Kme {
                 self.send(from, &Message::RelayVoid { sets: vec![KeySet::whole(relay)] });
             }
             return;
+        }
+        let is_shown = |outgoing: &Outgoing| match (&outgoing.proof, proof) {
+            (Some(proof), Some(shown)) => proof.is(shown),
+            (expected, shown) => expected.is_none() && shown.is_none(),
+        };
+        if !self.outgoing.get(&relay).is_some_and(is_shown) {
+            return self.relay_unconfirmed(now, relay, "acknowledged by a site that has another batch");
         }
         let Some(outgoing) = self.relay_ended(relay) else { return };
         let origin = Arc::new(Origin::new(outgoing.ways(), self.utc()));
@@ -303,6 +320,9 @@ impl Kme {
         self.keys_stored(from, relay, &outgoing.keys);
         self.counters.relayed_keys += outgoing.count() as u64;
         outgoing.shares.iter().for_each(|share| self.ways.came_through(now, &share.path));
+        if outgoing.proof.is_some() {
+            outgoing.shares.iter().for_each(|share| self.ways.confirmed(&share.path));
+        }
         let peer = self.peer(from);
         let sent = outgoing.shares.iter().filter_map(|share| share.sent).max();
         if let Some(sent) = sent.filter(|_| !outgoing.waited) {
@@ -326,6 +346,9 @@ impl Kme {
             RelayFailure::NoHop => "a later hop is not reached",
             RelayFailure::Refused => "a later site refused the key or the tag",
             RelayFailure::Full => "the last site is full",
+            RelayFailure::Unconfirmed => {
+                return self.relay_unconfirmed(now, relay, "the shares do not fit together");
+            }
         };
         match (reason, path.get(at + 1)) {
             (RelayFailure::NoKey | RelayFailure::NoHop, Some(next)) => self.ways.refused(now, from, next),
@@ -333,6 +356,14 @@ impl Kme {
             _ => {}
         }
         self.relay_failed(now, relay, text);
+    }
+
+    /// A batch was changed on one of its ways.
+    fn relay_unconfirmed(&mut self, now: Time, relay: KeyId, reason: &str) {
+        let Some(outgoing) = self.outgoing.get(&relay) else { return };
+        let (holder, ways, count) = (outgoing.holder().clone(), outgoing.ways(), outgoing.count());
+        self.unconfirmed(now, relay, &holder, &ways, count);
+        self.relay_failed(now, relay, reason);
     }
 
     pub(super) fn relay_timed_out(&mut self, now: Time, relay: KeyId) {
@@ -415,7 +446,7 @@ impl Kind {
 }
 
 /// So many shares whose XOR is the keys; all but the last are drawn at random.
-fn split(keys: &SecretBytes, count: usize, rng: &mut impl CryptoRng) -> Vec<SecretBytes> {
+pub(super) fn split(keys: &SecretBytes, count: usize, rng: &mut impl CryptoRng) -> Vec<SecretBytes> {
     let mut shares: Vec<SecretBytes> = (1..count).map(|_| SecretBytes::random(keys.len(), rng)).collect();
     let mut last = keys.duplicate();
     shares.iter().for_each(|share| add_share(&mut last, share));

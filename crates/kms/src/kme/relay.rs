@@ -6,7 +6,7 @@
 //!         waits its turn for key,          tells the owner that it waits
 //!         draws pad, seals, sends
 //! holder  takes pad, checks, opens,        keys durable before it acknowledges
-//!         waits for all shares,
+//!         waits for all shares, confirms them,
 //!         acknowledges to the owner
 //! owner   stores                           keys durable before one is assigned
 //! ```
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crypto::domain::Domain;
+use crypto::manipulation::Proof;
 use crypto::pad::OneTimePad;
 use crypto::secret::SecretBytes;
 use crypto::tag::OneTimeTagKey;
@@ -23,7 +24,7 @@ use types::event::Event;
 use types::id::{KeyId, LinkId, SiteId};
 use types::units::{BitLen, ByteLen, Time};
 
-use super::{Kme, Timer, fill};
+use super::{Kme, Timer, confirm, fill};
 use crate::config::{BATCH_MIN, PAIR_KEY_BYTES, PARTS_MAX, WAITS_INTERVAL, WAITS_MAX};
 use crate::message::{Message, Relay, RelayFailure};
 use crate::origin::Origin;
@@ -129,7 +130,7 @@ impl Kme {
         let sealed = sealed.into_public("under a one-time pad");
         let tag = tag_key.tag(Domain::RelayHop, &[&header, &sealed]);
         let Waiting { relay, share, path, hop, keys, class, .. } = batch;
-        let count = (keys.len() / PAIR_KEY_BYTES) as u64;
+        let count = share.keys(keys.len()) as u64;
         self.journal.event(Event::RelayHop {
             relay: *relay,
             from: path[0].clone(),
@@ -189,7 +190,7 @@ impl Kme {
     fn share_arrived(&mut self, now: Time, relay: Relay, keys: SecretBytes) -> Result<(), RelayFailure> {
         let Relay { relay, share, path, .. } = relay;
         if share.count == 1 {
-            return self.store_held(vec![path], relay, keys);
+            return self.store_held(vec![path], relay, keys, None);
         }
         let owner = path[0].clone();
         let place = (owner.clone(), relay);
@@ -219,10 +220,23 @@ impl Kme {
             fill::add_share(&mut sum, &share);
             sum
         });
-        self.store_held(paths, relay, whole.expect("a batch has a share"))
+        let word = whole.expect("a batch has a share");
+        let len = word.len();
+        let Some((keys, proof)) = confirm::decode(relay, &paths, word) else {
+            self.unconfirmed(now, relay, &owner, &paths, share.keys(len));
+            self.burned_keys("the shares of a batch do not fit together", len);
+            return Err(RelayFailure::Unconfirmed);
+        };
+        self.store_held(paths, relay, keys, Some(proof))
     }
 
-    fn store_held(&mut self, paths: Vec<Vec<SiteId>>, relay: KeyId, keys: SecretBytes) -> Result<(), RelayFailure> {
+    fn store_held(
+        &mut self,
+        paths: Vec<Vec<SiteId>>,
+        relay: KeyId,
+        keys: SecretBytes,
+        proof: Option<Proof>,
+    ) -> Result<(), RelayFailure> {
         let (owner, shares) = (paths[0][0].clone(), paths.len());
         let max = usize::try_from(self.config.held_keys_max).unwrap_or(usize::MAX);
         let held = &self.peer(&owner).held;
@@ -240,7 +254,7 @@ impl Kme {
         self.keys_stored(&owner, relay, &keys);
         let stored = u64::MAX >> (64 - keys.len() / PAIR_KEY_BYTES);
         self.peer(&owner).held.add(relay, stored, origin, keys);
-        self.send(&owner, &Message::RelayAck { relay });
+        self.send(&owner, &Message::RelayAck { relay, proof: proof.map(Proof::show) });
         Ok(())
     }
 

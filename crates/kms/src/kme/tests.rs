@@ -1,6 +1,7 @@
 //! Whole KMEs against each other under virtual time; one named test per defect that must not be ours.
 
 mod carry;
+mod confirm;
 mod crash;
 mod net;
 mod paths;

@@ -3,6 +3,7 @@
 //! A batch that is neither acknowledged nor said to wait in time was lost on its way. Whichever site between the ends
 //! let nothing of ours pass since then is suspected and avoided while there is another way; the first batch that comes
 //! through it clears it. A hop that was refused is avoided for a moment, so that the next batch tries another way.
+//! Ways of which one changed what it carried are charged; those with less charge come first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use types::id::SiteId;
 use types::units::Time;
 
-use crate::config::{AVOID_FOR, Config, PATH_MAX, ROUTES_MAX, SUSPECT_FOR};
+use crate::config::{AVOID_FOR, CHARGED_FOR, Config, PATH_MAX, ROUTES_MAX, SUSPECT_FOR};
 use crate::wish::Fit;
 
 /// Ways to all sites and what is known of their sites.
@@ -21,6 +22,15 @@ pub(super) struct Ways {
     /// When something of ours last came through a site.
     passed: BTreeMap<SiteId, Time>,
     avoided: BTreeMap<(SiteId, SiteId), Time>,
+    charges: BTreeMap<SiteId, Charge>,
+}
+
+/// Failures to confirm that a site may have caused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Charge {
+    /// Thousandths of a failure: each is shared by all ways of its batch.
+    thousandths: u32,
+    until: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +61,7 @@ impl Ways {
         self.suspects.retain(|site, _| used(site));
         self.passed.retain(|site, _| used(site));
         self.avoided.retain(|(from, to), _| used(from) && used(to));
+        self.charges.retain(|site, _| used(site));
     }
 
     /// Whether keys that are right could ever be made with the ways to a site.
@@ -60,7 +71,7 @@ impl Ways {
     }
 
     /// As many ways to a site as are wanted, have no site in common and together are right, at least `least`. Ways
-    /// that `usable` refuses are left out; doubtful ones are taken only if nothing else is there.
+    /// that `usable` refuses are left out; doubtful ones are taken only if nothing else is there, charged ones last.
     pub(super) fn choose(
         &self,
         now: Time,
@@ -69,7 +80,10 @@ impl Ways {
         fit: &Fit,
         usable: impl Fn(&[SiteId]) -> bool,
     ) -> Option<Vec<Vec<SiteId>>> {
-        let all: Vec<&Vec<SiteId>> = self.routes.get(to)?.iter().filter(|path| usable(path)).collect();
+        let mut all: Vec<&Vec<SiteId>> = self.routes.get(to)?.iter().filter(|path| usable(path)).collect();
+        if !self.charges.is_empty() {
+            all.sort_by_key(|path| self.charge(now, path));
+        }
         let sound: Vec<&Vec<SiteId>> = all.iter().filter(|path| !self.is_doubtful(now, path)).copied().collect();
         let mut counts = [&sound, &all]
             .into_iter()
@@ -118,6 +132,30 @@ impl Ways {
     /// A site speaks again.
     pub(super) fn clear(&mut self, site: &SiteId) {
         self.suspects.remove(site);
+    }
+
+    /// A batch over these ways was changed on one of them.
+    pub(super) fn unconfirmed(&mut self, now: Time, ways: &[Vec<SiteId>]) {
+        let part = 1_000 / u32::try_from(ways.len().max(1)).unwrap_or(u32::MAX);
+        self.charges.retain(|_, charge| now < charge.until);
+        for site in ways.iter().flat_map(|way| inner(way)) {
+            let charge = self.charges.entry(site.clone()).or_default();
+            *charge = Charge { thousandths: charge.thousandths.saturating_add(part), until: now.after(CHARGED_FOR) };
+        }
+    }
+
+    /// A batch that came over this way among others was confirmed.
+    pub(super) fn confirmed(&mut self, way: &[SiteId]) {
+        for site in inner(way) {
+            if let Some(charge) = self.charges.get_mut(site) {
+                charge.thousandths -= charge.thousandths.div_ceil(8);
+            }
+        }
+    }
+
+    fn charge(&self, now: Time, way: &[SiteId]) -> u32 {
+        let charge = |site: &SiteId| self.charges.get(site).filter(|charge| now < charge.until);
+        inner(way).iter().filter_map(charge).map(|charge| charge.thousandths).max().unwrap_or_default()
     }
 
     /// A hop was refused.

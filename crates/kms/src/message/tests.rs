@@ -22,9 +22,9 @@ fn relay() -> Relay {
         link: LinkId::new("b-c").unwrap(),
         ranges: vec![
             PadRange { seq: BlockSeq(4), offset: 90, len: 10 },
-            PadRange { seq: BlockSeq(5), offset: 0, len: 54 },
+            PadRange { seq: BlockSeq(5), offset: 0, len: 86 },
         ],
-        sealed: vec![7; 32],
+        sealed: vec![7; 64],
         tag: Tag([9; 16]),
     }
 }
@@ -58,7 +58,7 @@ fn one_of_each() -> Vec<Message> {
     vec![
         Message::Pool(PoolState { link, next: 3, bits: 0b111, receive, send }),
         Message::Relay(relay()),
-        Message::RelayAck { relay: id(1) },
+        Message::RelayAck { relay: id(1), proof: None },
         Message::RelayNack { relay: id(1), reason: RelayFailure::Full },
         Message::RelayVoid { sets: vec![KeySet::whole(id(1)), KeySet { relay: id(2), keys: 5 }] },
         held(),
@@ -79,6 +79,7 @@ fn one_of_each() -> Vec<Message> {
         Message::HeldDigest(Box::new(Digest(std::array::from_fn(|part| part as u64)))),
         Message::HeldAsk { range: KeyRange { from: id(1), upto: id(1) } },
         Message::Standing(Standing { run: 1, began: 2, at: 3, heard_run: 4, heard: 5 }),
+        Message::RelayAck { relay: id(1), proof: Some([4; 16]) },
         Message::Assign(passed_on()),
     ]
 }
@@ -105,30 +106,31 @@ fn the_encodings_are_pinned() {
     let hex = |message: &Message| message.encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let uuid = |n: u8| format!("{}4{:x}{:02x}{:02x}{}", hex_of(n, 6), n & 15, n, n & 0x3f | 0x80, hex_of(n, 7));
     let all = one_of_each();
-    assert_eq!(hex(&all[2]), format!("0203{}", uuid(1)));
-    assert_eq!(hex(&all[3]), format!("0204{}03", uuid(1)));
+    assert_eq!(hex(&all[2]), format!("0303{}00", uuid(1)));
+    assert_eq!(hex(&all[18]), format!("0303{}01{}", uuid(1), "04".repeat(16)));
+    assert_eq!(hex(&all[3]), format!("0304{}03", uuid(1)));
     assert_eq!(
         hex(&all[0]),
-        "02010003612d620000000000000003000000000000000700000002000000000000000100000005000000000000000200000000\
+        "03010003612d620000000000000003000000000000000700000002000000000000000100000005000000000000000200000000\
          00000001000000000000000200000006"
     );
     assert_eq!(
         hex(&all[1]),
         format!(
-            "0202{}010203000161000162000163010003622d6302000000000000000\
-             40000005a0000000a000000000000000500000000000000360020{}{}",
+            "0302{}010203000161000162000163010003622d6302000000000000000\
+             40000005a0000000a000000000000000500000000000000560040{}{}",
             uuid(1),
-            "07".repeat(32),
+            "07".repeat(64),
             "09".repeat(16)
         )
     );
-    assert_eq!(hex(&all[4]), format!("020500000002{}ffffffffffffffff{}0000000000000005", uuid(1), uuid(2)));
+    assert_eq!(hex(&all[4]), format!("030500000002{}ffffffffffffffff{}0000000000000005", uuid(1), uuid(2)));
     let assigned = "000c7363616461206d6173746572";
     let slaves = "0200057274752f3100057274752f32";
     assert_eq!(
         hex(&all[10]),
         format!(
-            "0207{}{assigned}{slaves}0000010000000002{}{}00000001{}000000030200000040{}{}",
+            "0307{}{assigned}{slaves}0000010000000002{}{}00000001{}000000030200000040{}{}",
             uuid(2),
             uuid(3),
             uuid(4),
@@ -140,7 +142,7 @@ fn the_encodings_are_pinned() {
     assert_eq!(
         hex(all.last().unwrap()),
         format!(
-            "0207{}{assigned}{slaves}0000010000000002{}{}00000001{}0000000203{}",
+            "0307{}{assigned}{slaves}0000010000000002{}{}00000001{}0000000203{}",
             uuid(2),
             uuid(3),
             uuid(4),
@@ -148,20 +150,20 @@ fn the_encodings_are_pinned() {
             "00107b22453332343733 5f78223a317d".replace(' ', "")
         )
     );
-    assert_eq!(hex(&all[11]), format!("0210{}", uuid(2)));
-    assert_eq!(hex(&all[12]), format!("0211{}0100016d00000001{}", uuid(6), uuid(3)));
-    assert_eq!(hex(&all[13]), format!("0212{}0002", uuid(6)));
+    assert_eq!(hex(&all[11]), format!("0310{}", uuid(2)));
+    assert_eq!(hex(&all[12]), format!("0311{}0100016d00000001{}", uuid(6), uuid(3)));
+    assert_eq!(hex(&all[13]), format!("0312{}0002", uuid(6)));
     assert_eq!(
         hex(&all[5]),
-        format!("0206{}{}{}00000002{}0000000000000003{}0000000000000001", uuid(1), uuid(2), uuid(9), uuid(1), uuid(2))
+        format!("0306{}{}{}00000002{}0000000000000003{}0000000000000001", uuid(1), uuid(2), uuid(9), uuid(1), uuid(2))
     );
-    assert_eq!(hex(&all[14]), format!("022000000002{}00{}07", uuid(1), uuid(2)));
+    assert_eq!(hex(&all[14]), format!("032000000002{}00{}07", uuid(1), uuid(2)));
     let parts: String = (0..64).map(|part| format!("{part:016x}")).collect();
-    assert_eq!(hex(&all[15]), format!("0221{parts}"));
-    assert_eq!(hex(&all[16]), format!("0222{}{}", uuid(1), uuid(1)));
+    assert_eq!(hex(&all[15]), format!("0321{parts}"));
+    assert_eq!(hex(&all[16]), format!("0322{}{}", uuid(1), uuid(1)));
     let standing: String = (1..=5).map(|n| format!("{n:016x}")).collect();
-    assert_eq!(hex(&all[17]), format!("0223{standing}"));
-    assert_eq!(hex(&all[9]), format!("020a{}00000001{}00000002", uuid(2), uuid(1)));
+    assert_eq!(hex(&all[17]), format!("0323{standing}"));
+    assert_eq!(hex(&all[9]), format!("030a{}00000001{}00000002", uuid(2), uuid(1)));
 }
 
 fn hex_of(n: u8, times: usize) -> String {
@@ -196,8 +198,8 @@ fn a_wrong_message_is_refused() {
     };
     let vectors: Vec<(&str, Vec<u8>)> = vec![
         ("empty", vec![]),
-        ("another version", vec![1, 3]),
-        ("unknown type", vec![2, 99]),
+        ("another version", vec![2, 3]),
+        ("unknown type", vec![3, 99]),
         ("a share beyond the number of shares", relay_with(|r| r.share.index = 2)),
         ("no shares", relay_with(|r| r.share = ShareOf { index: 0, count: 0 })),
         ("more shares than allowed", relay_with(|r| r.share.count = SHARES_MAX + 1)),
@@ -223,9 +225,20 @@ fn a_wrong_message_is_refused() {
         ("more ranges than allowed", relay_with(|r| r.ranges = vec![r.ranges[0]; RANGES_MAX + 1])),
         ("pad shorter than the keys", relay_with(|r| r.ranges[1].len -= 1)),
         ("ranges that sum up beyond 32 bits", relay_with(|r| r.ranges[0].len = u32::MAX)),
-        ("half a key", relay_with(|r| r.sealed.truncate(16))),
+        ("half a key", relay_with(|r| (r.sealed.truncate(48), r.ranges[1].len = 70).0)),
         ("no key", relay_with(|r| (r.sealed.clear(), r.ranges.truncate(1), r.ranges[0].len = 32).2)),
-        ("more keys than a batch", relay_with(|r| r.sealed = vec![0; 65 * 32])),
+        ("a check without a key", relay_with(|r| (r.sealed.truncate(32), r.ranges[1].len = 54).0)),
+        ("no key of a plain batch", {
+            relay_with(|r| (r.share = ShareOf::WHOLE, r.sealed.clear(), r.ranges.truncate(1), r.ranges[0].len = 32).0)
+        }),
+        ("more keys than a batch", relay_with(|r| (r.sealed = vec![0; 66 * 32], r.ranges[1].len = 67 * 32 - 10).0)),
+        ("more keys than a plain batch", {
+            relay_with(|r| {
+                (r.share, r.sealed) = (ShareOf::WHOLE, vec![0; 65 * 32]);
+                r.ranges[1].len = 66 * 32 - 10;
+            })
+        }),
+        ("unknown kind of proof", [&[3, 3][..], &[0; 16], &[2]].concat()),
         ("size not of whole bytes", assign_with(|a| a.size_bits = 255)),
         ("size too small", assign_with(|a| a.size_bits = 56)),
         ("size too large", assign_with(|a| a.size_bits = 65_544)),
@@ -245,15 +258,15 @@ fn a_wrong_message_is_refused() {
         }),
         ("a withdrawal of nothing", withdraw(vec![])),
         ("a withdrawal of too much", withdraw(vec![id(1); 1_025])),
-        ("unknown step of a withdrawal", [&[2, 18][..], &[0; 16], &[3, 0]].concat()),
-        ("unknown state of a withdrawal", [&[2, 18][..], &[0; 16], &[0, 3]].concat()),
+        ("unknown step of a withdrawal", [&[3, 18][..], &[0; 16], &[3, 0]].concat()),
+        ("unknown state of a withdrawal", [&[3, 18][..], &[0; 16], &[0, 3]].concat()),
         ("a set without keys", Message::RelayVoid { sets: vec![KeySet { relay: id(1), keys: 0 }] }.encode()),
-        ("a count beyond the bytes", [&[2, 5][..], &[0, 0, 4, 0], &[0; 16]].concat()),
-        ("a count beyond the limit", [&[2, 5][..], &[0, 0, 4, 1]].concat()),
-        ("more waits than allowed", [&[2, 32][..], &[0, 0, 4, 1]].concat()),
-        ("unknown reason of a relay", [&[2, 4][..], &[0; 16], &[4]].concat()),
-        ("unknown reason of an assignment", [&[2, 9][..], &[0; 16], &[5]].concat()),
-        ("too long", vec![2; MESSAGE_MAX + 1]),
+        ("a count beyond the bytes", [&[3, 5][..], &[0, 0, 4, 0], &[0; 16]].concat()),
+        ("a count beyond the limit", [&[3, 5][..], &[0, 0, 4, 1]].concat()),
+        ("more waits than allowed", [&[3, 32][..], &[0, 0, 4, 1]].concat()),
+        ("unknown reason of a relay", [&[3, 4][..], &[0; 16], &[5]].concat()),
+        ("unknown reason of an assignment", [&[3, 9][..], &[0; 16], &[5]].concat()),
+        ("too long", vec![3; MESSAGE_MAX + 1]),
     ];
     for (name, bytes) in vectors {
         assert!(Message::decode(&bytes).is_err(), "{name}");

@@ -127,6 +127,7 @@ impl Audit {
         let Some(shares) = shares.collect::<Option<Vec<_>>>() else { return };
         let mut whole = vec![0; keys.len()];
         shares.into_iter().flat_map(|share| share.iter().enumerate()).for_each(|(at, bits)| whole[at] ^= bits);
+        whole.truncate(relay.share.keys(whole.len()) * PAIR_KEY_BYTES);
         for key in whole.chunks_exact(PAIR_KEY_BYTES) {
             let pair = (owner.clone(), holder.clone());
             let known = self.pair_keys.insert(key.to_vec(), pair.clone());

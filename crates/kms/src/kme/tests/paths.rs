@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crypto::manipulation::CHECK_LEN;
 use crypto::record::Table;
 use crypto::secret::SecretBytes;
 use types::id::{BlockSeq, KeyId, LinkId, SiteId};
 use types::units::UtcNanos;
 
 use super::net::{Net, site};
+use crate::kme::confirm;
 use crate::message::{Message, Relay};
 use crate::wish::Fit;
 use crate::{Input, Wishes};
@@ -59,6 +61,20 @@ fn opened(relay: &Relay, blocks: &BTreeMap<&'static str, Vec<u8>>) -> Vec<u8> {
     relay.sealed.iter().zip(&places(relay)[32..]).map(|(byte, at)| byte ^ block[*at]).collect()
 }
 
+/// The code words of all batches, by the eyes of who has all link key: the sums of their shares, and their ways.
+fn words(tape: &Tape, blocks: &BTreeMap<&'static str, Vec<u8>>) -> BTreeMap<KeyId, (Vec<u8>, Vec<Vec<SiteId>>)> {
+    let mut words: BTreeMap<KeyId, (Vec<u8>, Vec<Vec<SiteId>>)> = BTreeMap::new();
+    let mut first: Vec<Relay> = relays(tape).into_iter().filter(|relay| relay.hop == 0).collect();
+    first.sort_by_key(|relay| (relay.relay, relay.share.index));
+    for relay in first {
+        let share = opened(&relay, blocks);
+        let (word, ways) = words.entry(relay.relay).or_insert_with(|| (vec![0; share.len()], Vec::new()));
+        word.iter_mut().zip(&share).for_each(|(sum, bits)| *sum ^= bits);
+        ways.push(relay.path.clone());
+    }
+    words
+}
+
 /// Only `a` fills, and only its stock for `c`: over `b`, and over `d` if two ways are wanted.
 fn world(paths: u8, blocks: &BTreeMap<&'static str, Vec<u8>>, bend: Vec<u8>) -> (Net, Tape) {
     let adjust = if paths == 2 { |config: &mut crate::Config| config.paths_wanted = 2 } else { |_: &mut _| {} };
@@ -89,7 +105,8 @@ fn world(paths: u8, blocks: &BTreeMap<&'static str, Vec<u8>>, bend: Vec<u8>) -> 
 #[test]
 fn a_relay_on_one_of_two_ways_sees_the_same_whatever_the_keys_are() {
     let blocks = blocks();
-    let (first, tape) = world(2, &blocks, vec![0]);
+    let (mut first, tape) = world(2, &blocks, vec![0]);
+    let words = words(&tape, &blocks);
     let keys = first.disks[&site("a")].secrets(Table::PairKey);
     assert_eq!((keys.len(), first.held("c", "a")), (64, 64));
     for seed in 1..6_u8 {
@@ -98,8 +115,16 @@ fn a_relay_on_one_of_two_ways_sees_the_same_whatever_the_keys_are() {
             (0..32).map(|at: u8| at.wrapping_mul(31).wrapping_add(seed.wrapping_mul(97)) | 1).collect();
         let mut other = blocks.clone();
         for relay in relays(&tape).iter().filter(|relay| relay.path[1] == site("d")) {
+            // The word of the other keys with the same random part.
+            let (word, ways) = &words[&relay.relay];
+            let (keys, check) = word.split_at(word.len() - CHECK_LEN);
+            let x = check[..16].to_vec();
+            first.rng.bend = Box::new(move |bytes| bytes.copy_from_slice(&x));
+            let bent = SecretBytes::from_vec(keys.iter().zip(delta.iter().cycle()).map(|(k, d)| k ^ d).collect());
+            let (bent, _) = confirm::encode(relay.relay, ways, &bent, &mut first.rng);
             let block = other.get_mut(relay.link.as_str()).unwrap();
-            places(relay)[32..].iter().zip(delta.iter().cycle()).for_each(|(at, delta)| block[*at] ^= delta);
+            let change = bent.expose(|bent| word.iter().zip(bent).map(|(one, other)| one ^ other).collect::<Vec<u8>>());
+            places(relay)[32..].iter().zip(change).for_each(|(at, change)| block[*at] ^= change);
         }
         assert_eq!((&other["a-b"], &other["b-c"]), (&blocks["a-b"], &blocks["b-c"]));
         let (second, seen) = world(2, &other, delta.clone());
@@ -131,8 +156,8 @@ fn two_relays_on_both_ways_together_have_the_keys_and_one_on_the_only_way_has_th
         shares.iter().filter(|((_, via), _)| via.as_str() == relay).flat_map(|(_, share)| share.clone()).collect()
     };
     assert!(of("b") != keys && of("d") != keys);
-    let sum: Vec<u8> = of("b").iter().zip(of("d")).map(|(one, other)| one ^ other).collect();
-    assert!(sum == keys);
+    let sum = |(word, _): (Vec<u8>, _)| word[..word.len() - CHECK_LEN].to_vec();
+    assert!(words(&tape, &blocks).into_values().flat_map(sum).collect::<Vec<u8>>() == keys);
 
     let (net, tape) = world(1, &blocks, vec![0]);
     let mut alone: Vec<Relay> = relays(&tape).into_iter().filter(|relay| relay.hop == 0).collect();

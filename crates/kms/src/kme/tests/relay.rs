@@ -83,7 +83,7 @@ fn a_flipped_bit_on_a_hop_is_noticed_and_its_keys_are_never_used() {
 
 /// One sealed hop with one key, and the link key that it spends.
 fn sealed_hop(rng: &mut impl CryptoRng) -> (Relay, SecretBytes) {
-    let key = SecretBytes::random(OneTimeTagKey::LEN + 32, rng);
+    let key = SecretBytes::random(OneTimeTagKey::LEN + 64, rng);
     let path = ["a", "b", "c"].map(site).to_vec();
     let mut id = [0; 16];
     rng.fill_bytes(&mut id);
@@ -95,9 +95,9 @@ fn sealed_hop(rng: &mut impl CryptoRng) -> (Relay, SecretBytes) {
         link: LinkId::new("b-c").unwrap(),
         ranges: vec![
             PadRange { seq: BlockSeq(7), offset: 100, len: 40 },
-            PadRange { seq: BlockSeq(9), offset: 0, len: 24 },
+            PadRange { seq: BlockSeq(9), offset: 0, len: 56 },
         ],
-        sealed: vec![0; 32],
+        sealed: vec![0; 64],
         tag: Tag([0; Tag::LEN]),
     };
     rng.fill_bytes(&mut relay.sealed);
