@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the third-party peers of the tests: Python environments under target/peers (venv for IEC 104 and SKIP,
 # etsi014 for clients and judges of ETSI GS QKD 014), tshark, rngtest, dieharder, PostgreSQL (its programs; the tests
-# start servers of their own), SoftHSM, stunnel, openssl, and WireGuard in userspace with the tools that set it up.
+# start servers of their own), SoftHSM, stunnel, openssl, nginx (a rival in `qurrent bench kms`; kme.sh builds the other),
+# and WireGuard in userspace with the tools that set it up.
 # Idempotent; quick when everything is there. Exits 1 and says what is missing if it cannot install something.
 set -eu
 
@@ -69,6 +70,7 @@ command -v wg >/dev/null 2>&1 || missing="$missing wireguard-tools"
 command -v wireguard-go >/dev/null 2>&1 || missing="$missing wireguard-go"
 command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
 command -v ping >/dev/null 2>&1 || missing="$missing iputils-ping"
+command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -3,6 +3,8 @@
 mod ground;
 mod load;
 mod nginx;
+mod relay;
+mod rival;
 
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub fn kms(effort: Effort) -> Outcome<Vec<Row>> {
     runtime.block_on(async {
         let mut rows = supply(effort).await?;
         rows.extend(growth(effort).await?);
+        rows.extend(relay::relay(effort).await?);
         Ok(rows)
     })
 }
@@ -67,6 +70,7 @@ async fn supply(effort: Effort) -> Outcome<Vec<Row>> {
     );
     rows.push(bench.silent().await?);
     rows.push(bench.handshakes().await?);
+    rows.extend(rival::rows(&ground, &bench.load, effort).await?);
     Ok(rows)
 }
 

@@ -12,8 +12,9 @@ use crate::failure::{Failure, Outcome};
 /// Measure every published figure again, each beside the bar that it has to reach.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
   cargo run --release -- bench link
+  cargo run --release -- bench kms --markdown
 Exit code 0 when every bar is reached, 1 when one is not, 2 when something could not be measured.
 Figures of a development build mean nothing.")]
 pub struct BenchArgs {
@@ -26,6 +27,9 @@ pub struct BenchArgs {
     /// Print as JSON.
     #[arg(long)]
     json: bool,
+    /// Print as the table of docs/benchmarks.md.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 }
 
 /// A group of figures.
@@ -59,7 +63,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
             Group::Kms => rows.extend(bench::kms(effort)?),
         }
     }
-    print(args.json, &rows, || table(&rows))?;
+    print(args.json, &rows, || if args.markdown { markdown(&rows) } else { table(&rows) })?;
     if let Some(row) = rows.iter().find(|row| row.value.is_none()) {
         return Err(Failure::new(format!("{} could not be measured: {}", row.name, row.how)).exit_code(2));
     }
@@ -88,25 +92,44 @@ fn table(rows: &[Row]) -> String {
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["figure", "value", "bar", "anchor", "", "how"]);
     for row in rows {
-        let limit = |bar: f64| match row.better {
-            bench::Better::Higher => format!("≥ {}", short(bar)),
-            bench::Better::Lower => format!("≤ {}", short(bar)),
-        };
         let mark = match row.met {
             Some(true) => "ok",
             Some(false) => "MISSED",
             None => "-",
         };
-        table.add_row([
-            row.name.clone(),
-            row.value.map_or("not measured".to_owned(), |value| format!("{} {}", short(value), row.unit)),
-            row.bar.map_or(String::new(), limit),
-            row.anchor.map_or(String::new(), |anchor| format!("{} ({})", short(anchor), row.anchor_source)),
-            mark.to_owned(),
-            row.how.clone(),
-        ]);
+        let [name, value, bar, anchor, how] = cells(row);
+        table.add_row([name, value, bar, anchor, mark.to_owned(), how]);
     }
     format!("{}\n{table}", machine())
+}
+
+/// The rows as `docs/benchmarks.md` has them. A bar that was not reached says so.
+fn markdown(rows: &[Row]) -> String {
+    let mut text = format!("{}.\n\n| figure | value | bar | anchor | ours / anchor | how |\n", machine());
+    text.push_str("|---|---|---|---|---|---|\n");
+    for row in rows {
+        let [name, value, bar, anchor, how] = cells(row);
+        let missed = if row.met == Some(false) { " **missed**" } else { "" };
+        let ratio = row.value.zip(row.anchor).map_or(String::new(), |(value, anchor)| short(value / anchor));
+        let cells = [value, format!("{bar}{missed}"), anchor, ratio, how.replace('\n', "; ").replace('|', "\\|")];
+        text.push_str(&format!("| `{name}` | {} |\n", cells.map(|cell| cell.trim().to_owned()).join(" | ")));
+    }
+    text
+}
+
+/// Name, value, bar, anchor and how of a row.
+fn cells(row: &Row) -> [String; 5] {
+    let limit = |bar: f64| match row.better {
+        bench::Better::Higher => format!("≥ {}", short(bar)),
+        bench::Better::Lower => format!("≤ {}", short(bar)),
+    };
+    [
+        row.name.clone(),
+        row.value.map_or("not measured".to_owned(), |value| format!("{} {}", short(value), row.unit)),
+        row.bar.map_or(String::new(), limit),
+        row.anchor.map_or(String::new(), |anchor| format!("{} ({})", short(anchor), row.anchor_source)),
+        row.how.clone(),
+    ]
 }
 
 /// Processor and load, so that a figure can be judged.

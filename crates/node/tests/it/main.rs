@@ -4,6 +4,7 @@
 mod audit;
 mod backup;
 mod bad_input;
+mod bench;
 mod bridge;
 mod campaign;
 mod conformance;

@@ -36,9 +36,18 @@ impl Ground {
     /// # Errors
     /// If something cannot be written.
     pub(super) fn line(sites: &[&str], target_keys: u32) -> Outcome<Self> {
+        let links: Vec<(&str, &str)> = sites.windows(2).map(|pair| (pair[0], pair[1])).collect();
+        Self::linked(sites, &links, target_keys)
+    }
+
+    /// The same with other links.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub(super) fn linked(sites: &[&str], links: &[(&str, &str)], target_keys: u32) -> Outcome<Self> {
         let folder = tempfile::tempdir().context(|| "a folder for the benchmark".to_owned())?;
-        let file = folder.path().join("line.toml");
-        std::fs::write(&file, network_file(sites, target_keys)).context(|| file.display().to_string())?;
+        let file = folder.path().join("network.toml");
+        std::fs::write(&file, network_file(sites, links, target_keys)).context(|| file.display().to_string())?;
         let layout = Layout::new(&folder.path().join("net"));
         let network = provision(&file, &layout, 1.0)?;
         for site in network.sites().keys() {
@@ -47,8 +56,8 @@ impl Ground {
         Ok(Self { folder, layout, network, running: BTreeMap::new() })
     }
 
-    /// Fills every store: end-to-end keys of all pairs up to their target whose way has at most `hops` links, and then
-    /// `left` bytes of key in every direction of every link.
+    /// Fills every store: end-to-end keys of all pairs up to their target whose way has at most `hops` links (more than
+    /// none only for sites in a row), and then `left` bytes of key in every direction of every link.
     ///
     /// # Errors
     /// If a store cannot be written.
@@ -75,17 +84,39 @@ impl Ground {
     /// # Errors
     /// If one does not come up.
     pub(super) async fn start(&mut self) -> Outcome<()> {
+        self.start_alone()?;
         let sites: Vec<SiteId> = self.network.sites().keys().cloned().collect();
-        for site in &sites {
-            self.start_site(site)?;
-        }
         for (master, slave) in sites.iter().zip(sites.iter().skip(1)).chain(sites.iter().skip(1).zip(&sites)) {
             self.wait_for_key(master, slave).await?;
         }
         Ok(())
     }
 
-    fn start_site(&mut self, site: &SiteId) -> Outcome<()> {
+    /// Starts every site and waits for nothing.
+    ///
+    /// # Errors
+    /// If a process cannot be started.
+    pub(super) fn start_alone(&mut self) -> Outcome<()> {
+        let sites: Vec<SiteId> = self.network.sites().keys().cloned().collect();
+        sites.iter().try_for_each(|site| self.start_site(site))
+    }
+
+    /// Ends a site at once, as a power cut would; its machine goes on.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub(super) fn kill(&mut self, site: &SiteId) -> Outcome<()> {
+        let what = || format!("site {site}");
+        let mut child = self.running.remove(site).ok_or_else(|| Failure::new(format!("{} does not run", what())))?;
+        child.kill().context(what)?;
+        child.wait().context(what).map(drop)
+    }
+
+    /// Starts one site.
+    ///
+    /// # Errors
+    /// If its process cannot be started.
+    pub(super) fn start_site(&mut self, site: &SiteId) -> Outcome<()> {
         let program = std::env::current_exe().context(|| "cannot find this program's file".to_owned())?;
         let log = std::fs::File::create(self.folder.path().join(format!("{site}.log"))).context(|| site.to_string())?;
         let child = Command::new(program)
@@ -101,7 +132,10 @@ impl Ground {
     }
 
     /// Until a key for the other site can be had: the two have met.
-    async fn wait_for_key(&self, master: &SiteId, slave: &SiteId) -> Outcome<()> {
+    ///
+    /// # Errors
+    /// If they do not meet.
+    pub(super) async fn wait_for_key(&self, master: &SiteId, slave: &SiteId) -> Outcome<()> {
         let load = self.load(master, 1)?;
         let path = format!("/api/v1/keys/{}/enc_keys", Self::sae(slave, "app")?);
         for _ in 0..WAITS_MAX {
@@ -142,9 +176,18 @@ impl Ground {
     /// # Errors
     /// If a file cannot be read.
     pub(super) fn client(&self, site: &SiteId) -> Outcome<(SaeConfig, Arc<ClientConfig>)> {
-        let config = SaeConfig::read(&self.layout.sae(site, &Self::sae(site, "app")?).join("sae.toml"))?;
+        let config = self.sae_config(site, Self::sae(site, "app")?.as_str())?;
         let tls = tls::client(&config.tls)?;
         Ok((config, tls))
+    }
+
+    /// The configuration of one of a site's SAEs.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn sae_config(&self, site: &SiteId, sae: &str) -> Outcome<SaeConfig> {
+        let sae = SaeId::new(sae).context(|| "SAE id".to_owned())?;
+        SaeConfig::read(&self.layout.sae(site, &sae).join("sae.toml"))
     }
 
     /// Certificate, key and authority of a site's KME.
@@ -316,7 +359,7 @@ fn without_policies(node: &Path) -> Outcome<()> {
     write_toml(node, &config)
 }
 
-fn network_file(sites: &[&str], target_keys: u32) -> String {
+fn network_file(sites: &[&str], links: &[(&str, &str)], target_keys: u32) -> String {
     let mut text = format!(
         "name = \"bench\"\n[security]\nepsilon_secrecy = 1e-10\nepsilon_correctness = 1e-15\n\
          [stock]\ntarget_keys = {target_keys}\nlow_water_keys = 0\n{HARDWARE}"
@@ -324,10 +367,9 @@ fn network_file(sites: &[&str], target_keys: u32) -> String {
     for site in sites {
         text.push_str(&format!("[[site]]\nid = \"{site}\"\nname = \"{site}\"\nlatitude = 37.0\nlongitude = 112.0\n"));
     }
-    for pair in sites.windows(2) {
+    for (alice, bob) in links {
         text.push_str(&format!(
-            "[[link]]\nid = \"{0}-{1}\"\nalice = \"{0}\"\nbob = \"{1}\"\nlength_km = 50.0\nhardware = \"s1\"\n{DECOY}",
-            pair[0], pair[1]
+            "[[link]]\nid = \"{alice}-{bob}\"\nalice = \"{alice}\"\nbob = \"{bob}\"\nlength_km = 50.0\nhardware = \"s1\"\n{DECOY}"
         ));
     }
     text

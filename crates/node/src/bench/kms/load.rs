@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -107,11 +108,15 @@ impl Load {
     /// # Errors
     /// If the answer is not 200.
     pub(super) async fn once(&self, path: &str) -> Outcome<Bytes> {
-        let (status, body) = self.ask(&mut self.connect().await?, path).await?;
-        if status == StatusCode::OK {
-            return Ok(body);
-        }
-        Err(Failure::new(format!("{path} was answered {status}: {}", String::from_utf8_lossy(&body))))
+        self.call().await?.get(path).await
+    }
+
+    /// One connection, to be asked again and again.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) async fn call(&self) -> Outcome<Call<'_>> {
+        Ok(Call { load: self, sender: self.connect().await? })
     }
 
     async fn ask(&self, sender: &mut SendRequest<Empty<Bytes>>, path: &str) -> Outcome<(StatusCode, Bytes)> {
@@ -134,6 +139,41 @@ impl Load {
         tokio::spawn(connection);
         Ok(sender)
     }
+}
+
+/// One connection.
+pub(super) struct Call<'a> {
+    load: &'a Load,
+    sender: SendRequest<Empty<Bytes>>,
+}
+
+impl Call<'_> {
+    /// The body of a 200.
+    ///
+    /// # Errors
+    /// If the answer is something else.
+    pub(super) async fn get(&mut self, path: &str) -> Outcome<Bytes> {
+        let (status, body) = self.load.ask(&mut self.sender, path).await?;
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        Err(Failure::new(format!("{path} was answered {status}: {}", String::from_utf8_lossy(&body))))
+    }
+
+    /// Keys in stock for another SAE.
+    ///
+    /// # Errors
+    /// If the KME does not say.
+    pub(super) async fn stock(&mut self, sae: &str) -> Outcome<u64> {
+        let body = self.get(&format!("/api/v1/keys/{sae}/status")).await?;
+        let told: StockTold = serde_json::from_slice(&body).context(|| "a status".to_owned())?;
+        Ok(told.stored_key_count)
+    }
+}
+
+#[derive(Deserialize)]
+struct StockTold {
+    stored_key_count: u64,
 }
 
 /// What is asked for.
