@@ -28,7 +28,7 @@ enum BackupCommand {
         /// The site's configuration.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// The file to make.
+        /// The file to make; it must not be there yet.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
         /// Print as JSON.

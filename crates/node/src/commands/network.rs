@@ -21,7 +21,9 @@ pub struct NetworkArgs {
 #[derive(Subcommand, Debug)]
 enum NetworkCommand {
     /// Make a folder with certificates, first keys and configurations for every site.
-    #[command(after_help = "Example:\n  qurrent network init --network networks/shanxi.toml --dir shanxi")]
+    #[command(
+        after_help = "Example:\n  qurrent network init --network networks/shanxi.toml --dir shanxi\nAddresses are free ports of this machine's loopback interface, and certificates name them; docs/operations/install.md\nsays how to give each site its own."
+    )]
     Init {
         /// The network file.
         #[arg(long, value_name = "FILE")]
