@@ -107,6 +107,9 @@ fn log_to_stderr(filter: &str, json: bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use clap::CommandFactory as _;
     use clap::error::ErrorKind;
 
@@ -142,6 +145,45 @@ mod tests {
             all.extend(command.get_subcommands().cloned());
         }
         assert!(tried > 30, "{tried} examples");
+    }
+
+    #[test]
+    fn commands_in_documents_are_right() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut files = vec![root.join("README.md")];
+        for folder in ["guide", "operations", "api"] {
+            files.extend(fs::read_dir(root.join("docs").join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        files.retain(|file| file.extension().is_some_and(|end| end == "md"));
+        let mut tried = 0;
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            // What stands between fences, each as its language and its lines.
+            for block in
+                text.split("```").skip(1).step_by(2).filter_map(|block| block.trim_start().strip_prefix("sh\n"))
+            {
+                let joined = block.replace("\\\n", " ");
+                for line in joined.lines().filter_map(|line| line.trim_start().strip_prefix("qurrent ")) {
+                    // A comment, a pipe, a file to write to or a second command ends it.
+                    let ends = |word: &&str| !["#", "|", ">", "<", "&", "&&", ";"].contains(word);
+                    // What a shell puts in is one word here; a list of options is none.
+                    let line = match line.split_once("$(") {
+                        Some((_, list)) if list.contains("--") => continue,
+                        Some((before, _)) => format!("{before}$(…)"),
+                        None => line.to_owned(),
+                    };
+                    let words = line.split_whitespace().take_while(ends).map(|word| word.trim_matches('\''));
+                    match Cli::try_parse_from(["qurrent"].into_iter().chain(words)) {
+                        Ok(_) => tried += 1,
+                        // A place to put something in, as ID or $(…), is no value of its kind.
+                        Err(error) if error.kind() == ErrorKind::ValueValidation => tried += 1,
+                        Err(error) if error.kind() == ErrorKind::DisplayVersion => tried += 1,
+                        Err(error) => panic!("{}: qurrent {line}: {error}", file.display()),
+                    }
+                }
+            }
+        }
+        assert!(tried > 30, "{tried} commands");
     }
 
     #[test]
