@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::raw::{Answer, Https, tls};
-use crate::world::{World, json, ok_of, wait_until};
+use crate::world::{World, json, ok_of, str_of, wait_until};
 
 fn take(client: &mut Https, slave: &str, number: u32, more: &str) -> Answer {
     let body = format!("{{\"number\":{number}{more}}}");
@@ -39,7 +39,7 @@ fn who_drew_its_share_is_told_when_to_ask_again_and_others_are_not_hurt() {
         assert_eq!((refused.status, refused.reason().as_str()), (503, "over_quota"), "{refused:?}");
         assert_eq!(refused.header("content-type").as_deref(), Some("application/json"));
         let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-        assert_eq!(refused.json()["details"][1]["retry_after_s"].as_u64(), Some(wait), "{refused:?}");
+        assert_eq!(refused.json()["details"][0]["retry_after_s"].as_u64(), Some(wait), "{refused:?}");
         let expected = if number == 9 { 300..=350 } else { 1..=50 };
         assert!(expected.contains(&wait), "{number} keys: {wait} s");
     }
@@ -138,18 +138,21 @@ fn drain(client: &mut Https, slave: &str, number: u32) -> u32 {
 #[test]
 fn telecontrol_gets_key_before_telemetry_before_models() {
     // The policies are those that provisioning wrote.
-    let mut world = World::start();
+    let mut world = World::provision();
+    world.configure("east", |config| config["limits"]["head_s"] = 300.into());
+    world.spawn("fibre", &["fibre", "--config", str_of(&world.path("fibre.toml"))]);
+    ["east", "middle", "west"].into_iter().for_each(|site| world.spawn_site(site));
     let slave = "app-middle";
     world.wait_for_keys("east", slave, 100);
     world.kill_9("fibre");
     let mut models = Https::connect(&world, "east", "vault-east");
-    let mut telemetry = Https::connect(&world, "east", "app-east");
-    let mut telecontrol = Https::connect(&world, "east", "gateway-dispatch");
     drain(&mut models, slave, 10);
+    let mut telemetry = Https::connect(&world, "east", "app-east");
     // One tenth of 256 keys is kept for telemetry, one fifth for telecontrol.
     let kept = drain(&mut telemetry, slave, 5);
     assert!((20..=40).contains(&kept), "{kept}");
     assert_eq!(take(&mut models, slave, 1, "").status, 503);
+    let mut telecontrol = Https::connect(&world, "east", "gateway-dispatch");
     assert_eq!(take(&mut telecontrol, slave, 20, "").status, 200);
     assert_eq!(take(&mut telemetry, slave, 1, "").status, 503);
     drain(&mut telecontrol, slave, 1);
@@ -165,8 +168,7 @@ fn telecontrol_gets_key_before_telemetry_before_models() {
             Https::connect(&world, "east", "app-east").request("GET", &path.replace("enc_keys", "status"), None);
         assert_eq!(status.unwrap().status, 200);
     }
-    let fibre = world.path("fibre.toml");
-    world.spawn("fibre", &["fibre", "--config", fibre.to_str().unwrap()]);
+    world.spawn("fibre", &["fibre", "--config", str_of(&world.path("fibre.toml"))]);
     for client in [&mut telecontrol, &mut telemetry, &mut models] {
         let answer = client.answer(false).unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
