@@ -55,8 +55,16 @@ enum Phase {
 struct Gathering {
     block: BlockSeq,
     filling: Filling,
-    /// The frame that Alice has not answered yet, and when it left.
-    announced: Option<(Vec<Detection>, Time)>,
+    /// The frame that Alice has not answered yet.
+    announced: Option<Announced>,
+}
+
+/// A frame on its way.
+struct Announced {
+    /// Its detections' slots are of this session, and no other one's.
+    session: u64,
+    frame: Vec<Detection>,
+    left_at: Time,
 }
 
 /// A full block.
@@ -193,7 +201,7 @@ impl Bob {
         let Some(gathering) = self.gathering.as_mut().filter(|gathering| gathering.announced.is_none()) else { return };
         let frame = self.queue.frame();
         let detections = frame.iter().map(|detection| (detection.slot, detection.basis)).collect();
-        gathering.announced = Some((frame, now));
+        gathering.announced = Some(Announced { session, frame, left_at: now });
         shared.send(gathering.block, Step::Sift(Announcement { session, detections }));
         shared.await_answer(now, Subject::Block(gathering.block), "the answer to an announcement");
     }
@@ -258,11 +266,13 @@ impl Bob {
     fn sifted(&mut self, shared: &mut Shared, now: Time, block: BlockSeq, answer: &SiftAnswer) -> Result<(), Error> {
         let out_of_turn = Misbehaviour::OutOfTurn { got: Kind::SiftAnswer, state: "not sifting" };
         let gathering = self.gathering.as_mut().filter(|gathering| gathering.block == block).ok_or(out_of_turn)?;
-        let (frame, left_at) = gathering.announced.take().ok_or(out_of_turn)?;
+        let Announced { session, frame, left_at } = gathering.announced.take().ok_or(out_of_turn)?;
         let round_trip = now.since(left_at);
         self.round_trip = Some(self.round_trip.map_or(round_trip, |shortest| shortest.min(round_trip)));
         let test = gathering.filling.learn(&frame, answer)?;
-        self.queue.give_back(&frame[answer.matched.len()..]);
+        if self.session == Some(session) {
+            self.queue.give_back(&frame[answer.matched.len()..]);
+        }
         shared.send(block, Step::TestBits(test));
         shared.note_filling(block, &gathering.filling, (self.queue.len() as u64, self.queue.dropped));
         if gathering.filling.full()
@@ -278,15 +288,23 @@ impl Bob {
     fn refused(&mut self, now: Time, block: BlockSeq, theirs: Option<u64>) -> Result<(), Error> {
         let out_of_turn = Misbehaviour::OutOfTurn { got: Kind::Refused, state: "not sifting" };
         let gathering = self.gathering.as_mut().filter(|gathering| gathering.block == block).ok_or(out_of_turn)?;
-        let (frame, _) = gathering.announced.take().ok_or(out_of_turn)?;
+        let announced = gathering.announced.take().ok_or(out_of_turn)?;
         if theirs > self.session {
             self.session = None;
             self.queue.clear();
         } else {
-            self.queue.give_back(&frame);
+            self.take_back(&announced);
             self.retry = Some(now.after(RETRY));
         }
         Ok(())
+    }
+
+    /// A frame that Alice took nothing of waits again, unless its session has ended meanwhile: under the number of the
+    /// next its slots would be ahead of all that is to come.
+    fn take_back(&mut self, announced: &Announced) {
+        if self.session == Some(announced.session) {
+            self.queue.give_back(&announced.frame);
+        }
     }
 
     /// Alice gives a block up. One that she did not even begin leaves its detections for later.
@@ -295,8 +313,8 @@ impl Bob {
             return Err(Misbehaviour::Contradiction { field: "abort of a finished block" }.into());
         }
         if let Some(gathering) = self.gathering.take_if(|gathering| gathering.block == block) {
-            if let (0, Some((frame, _))) = (estimate::sifted(&gathering.filling.counts), gathering.announced) {
-                self.queue.give_back(&frame);
+            if let (0, Some(announced)) = (estimate::sifted(&gathering.filling.counts), gathering.announced) {
+                self.take_back(&announced);
             }
             self.retry = Some(now.after(RETRY));
         }

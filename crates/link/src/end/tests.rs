@@ -253,6 +253,25 @@ fn a_new_session_drops_what_waited_of_the_old_one() {
 }
 
 #[test]
+fn a_frame_under_way_when_the_session_changes_is_not_announced_in_the_next() {
+    let mut pair = Pair::new(BITS, 9);
+    pair.try_to_open();
+    let detections = pair.detect(400);
+    pair.input(1, Input::Detections(detections));
+    let announced = |pair: &Pair| pair.kinds.iter().filter(|kind| **kind == Kind::Sift).count();
+    let before = announced(&pair);
+    while announced(&pair) == before {
+        assert!(pair.step(), "Bob announces");
+    }
+    // Alice is in the next session when she reads it, and so is Bob when he reads that she refuses.
+    pair.new_session();
+    pair.run(1.2);
+    pair.check();
+    assert!(pair.nodes.iter().all(|node| node.errors.is_empty()), "{:?}", pair.nodes[0].errors);
+    assert_eq!(pair.nodes[0].pool.len(), 1, "the next session makes key at once");
+}
+
+#[test]
 fn different_settings_are_named() {
     type Change = fn(&mut LinkConfig);
     let changes: [(&str, Change); 6] = [
