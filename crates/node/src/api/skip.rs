@@ -4,11 +4,13 @@
 //! Provided: capabilities, keys with size, keys by id (once), entropy from the operating system; any `Host`.
 //! Not provided: TLS with a pre-shared key; the guide says how to put stunnel in front.
 
+use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
 use crypto::secret::SecretBytes;
 use etsi::etsi014::Reason;
 use etsi::skip::{self, Capabilities, KeyById, Malformed, NewKey};
@@ -166,10 +168,11 @@ fn refused(refusal: &Refusal) -> Response {
     }
 }
 
-/// Owned by the response from here on; the bytes go to the system that they are for.
+/// The body is wiped when the HTTP library is done with it.
 fn secret(mut body: Zeroizing<String>) -> Response {
-    let bytes = std::mem::take(&mut *body).into_bytes();
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], bytes).into_response()
+    let bytes = Zeroizing::new(std::mem::take(&mut *body).into_bytes());
+    let body = Body::from(Bytes::from_owner(bytes));
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
 fn error(status: StatusCode, message: &str) -> Response {

@@ -2,9 +2,6 @@
 //! The rest of them are in `limits` (silent clients) and `identity` (classic TLS).
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -13,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::raw::Https;
+use crate::traces::Traces;
 use crate::world::{World, wait_until};
 
 /// A key as it was supplied: id and base64.
@@ -96,95 +94,22 @@ fn a_key_is_delivered_once_and_is_gone_from_disk_and_memory() {
     let world = World::start();
     let (mut east, mut west) = (Https::connect(&world, "east", "app-east"), Https::connect(&world, "west", "app-west"));
     let taken = take(&mut east, "app-west", 4);
-    let images: Vec<Vec<u8>> = taken
-        .iter()
-        .flat_map(|(_, key)| {
-            let bits = STANDARD.decode(key).unwrap();
-            [hex::encode(&bits).into_bytes(), key.clone().into_bytes(), bits]
-        })
-        .collect();
-    assert!(in_memory(&world, "west", &images), "the slave's site holds what waits for its slave: the search works");
+    let bits = taken.iter().map(|(_, key)| STANDARD.decode(key).unwrap());
+    let traces = Traces::of(bits);
+    let waits = traces.in_memory(world.pid("west"));
+    assert!(waits.is_some(), "the slave's site holds what waits for its slave: the search works");
     let ids: Vec<_> = taken.iter().map(|(id, _)| id.as_str()).collect();
     let (status, found) = collect(&mut west, "app-east", &ids);
     assert_eq!((status, keys(&found)), (200, taken.clone()));
     for site in ["east", "middle", "west"] {
-        assert!(!in_memory(&world, site, &images), "{site} holds a delivered key in its memory");
+        assert_eq!(traces.in_memory(world.pid(site)), None, "{site} holds a delivered key in its memory");
     }
-    in_no_file(world.dir.path(), &images);
+    assert_eq!(traces.in_files(world.dir.path()), None);
     for ids in [&ids[..], &ids[..1]] {
         let (status, answer) = collect(&mut west, "app-east", ids);
         assert_eq!((status, &answer["message"]), (400, &json!("one or more keys specified are not found on KME")));
         assert_eq!(answer["details"][0]["reason"], "key_not_found");
     }
-}
-
-/// Whether a site's process has one of the images anywhere in its memory.
-fn in_memory(world: &World, site: &str, images: &[Vec<u8>]) -> bool {
-    let pid = world.pid(site);
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    let mut pages = fs::File::open(format!("/proc/{pid}/pagemap")).unwrap();
-    let mut read = 0;
-    for line in maps.lines() {
-        let mut words = line.split(' ');
-        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
-        let (start, end) = range.split_once('-').unwrap();
-        let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
-        if !rights.starts_with("rw") {
-            continue;
-        }
-        for (start, end) in touched(&mut pages, start, end) {
-            let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-            memory.seek(SeekFrom::Start(start)).unwrap();
-            if memory.read_exact(&mut bytes).is_ok() {
-                read += bytes.len();
-                if holds(&bytes, images) {
-                    return true;
-                }
-            }
-        }
-    }
-    assert!(read > 1 << 20, "the memory of {site} was read");
-    false
-}
-
-/// The parts of a range of memory that hold anything: in memory or swapped out (`pagemap` of the kernel).
-fn touched(pages: &mut fs::File, start: u64, end: u64) -> Vec<(u64, u64)> {
-    let mut entries = vec![0; usize::try_from((end - start) / PAGE * 8).unwrap()];
-    pages.seek(SeekFrom::Start(start / PAGE * 8)).unwrap();
-    if pages.read_exact(&mut entries).is_err() {
-        return vec![(start, end)];
-    }
-    let mut parts: Vec<(u64, u64)> = Vec::new();
-    for (at, entry) in (start..end).step_by(usize::try_from(PAGE).unwrap()).zip(entries.chunks_exact(8)) {
-        if u64::from_ne_bytes(entry.try_into().unwrap()) >> 62 == 0 {
-            continue;
-        }
-        match parts.last_mut().filter(|(_, end)| *end == at) {
-            Some((_, end)) => *end += PAGE,
-            None => parts.push((at, at + PAGE)),
-        }
-    }
-    parts
-}
-
-const PAGE: u64 = 4_096;
-
-fn in_no_file(folder: &Path, images: &[Vec<u8>]) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            in_no_file(&path, images);
-        } else if let Ok(bytes) = fs::read(&path) {
-            assert!(!holds(&bytes, images), "{} holds a key in clear", path.display());
-        }
-    }
-}
-
-fn holds(bytes: &[u8], images: &[Vec<u8>]) -> bool {
-    let firsts: BTreeSet<[u8; 2]> = images.iter().map(|image| [image[0], image[1]]).collect();
-    let mut starts = bytes.windows(2).enumerate().filter(|(_, pair)| firsts.contains(*pair)).map(|(at, _)| at);
-    starts.any(|at| images.iter().any(|image| bytes[at..].starts_with(image)))
 }
 
 #[test]

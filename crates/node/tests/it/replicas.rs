@@ -192,6 +192,9 @@ fn the_second_replica_takes_over_and_a_paused_one_writes_nothing() {
     assert_eq!(network.collect("west", "app-east", &waits.0), [waits.clone()]);
     let third = network.take();
     assert_eq!(network.collect("west", "app-east", &third.0), [third.clone()]);
+    wait_until(Duration::from_secs(60), "the others leave its connections, which are still open", || {
+        ["middle", "west"].iter().all(|site| network.world.log(site).contains("the peer does not answer any more"))
+    });
     network.world.wait_for_keys("west", "app-east", 4);
     let blocks = blocks_filed(&network.world);
     wait_until(Duration::from_secs(120), "the link makes key at the replica that took over", || {

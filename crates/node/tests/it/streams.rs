@@ -15,14 +15,14 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use crate::world::{World, str_of, wait_until};
 
 /// A client of the dialect with terminated texts: a connection for every call.
-struct Caller {
+pub struct Caller {
     address: SocketAddr,
     tls: Arc<ClientConfig>,
     client: Client,
 }
 
 impl Caller {
-    fn new(world: &World, site: &str, sae: &str, other: &str) -> Self {
+    pub fn new(world: &World, site: &str, sae: &str, other: &str) -> Self {
         let folder = world.sae(site, sae);
         let file = |name: &str| folder.join(name);
         let files = TlsFiles { ca: file("ca.pem"), certificate: file("cert.pem"), key: file("key.pem"), crl: None };
@@ -48,7 +48,7 @@ impl Caller {
         }
     }
 
-    fn open(&mut self, qos: Qos, ksid: Ksid) -> OpenResponse {
+    pub fn open(&mut self, qos: Qos, ksid: Ksid) -> OpenResponse {
         let frame = self.client.open(qos, ksid).unwrap();
         match self.call(&frame) {
             Response::Open(open) => open,
@@ -65,7 +65,7 @@ impl Caller {
     }
 
     /// A chunk, asked for again while key is being made.
-    fn get(&mut self, index: u32) -> Vec<u8> {
+    pub fn get(&mut self, index: u32) -> Vec<u8> {
         let begun = Instant::now();
         loop {
             let response = self.try_get(index);
@@ -78,7 +78,7 @@ impl Caller {
         }
     }
 
-    fn close(&mut self) -> Status {
+    pub fn close(&mut self) -> Status {
         let frame = self.client.close().unwrap();
         self.call(&frame).status()
     }
@@ -89,7 +89,7 @@ fn stream_port(world: &World, site: &str) -> SocketAddr {
     config["etsi004"]["listen"].as_str().unwrap().parse().unwrap()
 }
 
-fn qos(chunk: u32) -> Qos {
+pub fn qos(chunk: u32) -> Qos {
     Qos { key_chunk_size: chunk, mimetype: Mimetype::json(), ..Qos::default() }
 }
 

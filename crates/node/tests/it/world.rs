@@ -15,6 +15,8 @@ pub const QURRENT: &str = env!("CARGO_BIN_EXE_qurrent");
 /// A provisioned network and its processes.
 pub struct World {
     pub dir: tempfile::TempDir,
+    /// How much processes log.
+    pub level: &'static str,
     children: BTreeMap<String, Child>,
 }
 
@@ -31,7 +33,7 @@ impl World {
         let net_dir = dir.path().join("net");
         let scale = time_scale.to_string();
         ok(&["network", "init", "--time-scale", &scale, "--network", str_of(&network), "--dir", str_of(&net_dir)]);
-        Self { dir, children: BTreeMap::new() }
+        Self { dir, level: "info", children: BTreeMap::new() }
     }
 
     /// Provisions and starts everything, and waits until `east` and `west` have key for each other.
@@ -70,9 +72,17 @@ impl World {
 
     /// Starts a process of the program; its log goes to the temporary folder.
     pub fn spawn(&mut self, name: &str, args: &[&str]) {
+        self.spawn_under(name, &[], args);
+    }
+
+    /// As [`World::spawn`], as the arguments of another command.
+    pub fn spawn_under(&mut self, name: &str, command: &[&str], args: &[&str]) {
         let log = File::options().create(true).append(true).open(self.dir.path().join(format!("{name}.log"))).unwrap();
-        let child = Command::new(QURRENT)
-            .args(["--log", "info"])
+        let (program, before) = command.split_first().unwrap_or((&QURRENT, &[]));
+        let child = Command::new(program)
+            .args(before)
+            .args((!command.is_empty()).then_some(QURRENT))
+            .args(["--log", self.level])
             .args(args)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
