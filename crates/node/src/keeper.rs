@@ -307,6 +307,8 @@ struct Worker {
     crowded: bool,
     heartbeat: Time,
     disk: DiskUse,
+    /// When the store last overwrote what is dead.
+    wiped: Time,
 }
 
 /// What the next pass to disk holds.
@@ -346,6 +348,7 @@ impl Worker {
             crowded: false,
             heartbeat: clock::now(),
             disk: DiskUse::default(),
+            wiped: clock::now(),
         }
     }
 
@@ -368,7 +371,8 @@ impl Worker {
     fn serve(&mut self, mut inbox: Receiver<Job>, runtime: &Handle) -> Result<oneshot::Sender<()>, DiskError> {
         self.settle()?;
         loop {
-            let wait = self.next_timeout().map_or(IDLE, |at| at.since(clock::now()).min(IDLE));
+            let idle = if self.parts.store.is_dirty() { WIPE_EVERY } else { IDLE };
+            let wait = self.next_timeout().map_or(idle, |at| at.since(clock::now()).min(idle));
             let mut batch = Vec::new();
             // Without a timer while there is work.
             let first = match inbox.try_recv() {
@@ -396,6 +400,7 @@ impl Worker {
                     self.pending.events.extend(self.parts.refusals.close(clock::now()));
                     self.pending.events.push(Event::ServiceStopped);
                     self.settle()?;
+                    self.parts.store.wipe()?;
                     self.parts.log.checkpoint()?;
                     return Ok(stop);
                 }
@@ -409,6 +414,10 @@ impl Worker {
                 core.handle_timeout(clock::now(), &mut os_rng());
             }
             self.settle()?;
+            if self.parts.store.is_dirty() && clock::now() - self.wiped > WIPE_EVERY {
+                self.parts.store.wipe()?;
+                self.wiped = clock::now();
+            }
             self.keep_place()?;
             if self.parts.log.unsigned() > 0 && clock::now() - self.checkpointed > CHECKPOINT_EVERY {
                 self.parts.log.checkpoint()?;
@@ -668,4 +677,6 @@ const GATHER_DIVISOR: u32 = 4;
 const PASS_MAX: Duration = Duration::from_millis(8);
 const AUDIT_LINES: usize = 12;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// Consumed key is overwritten on disk after this time at the latest.
+const WIPE_EVERY: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(500);

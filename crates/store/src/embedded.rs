@@ -3,12 +3,12 @@
 //! One commit, in this order, each step durable before the next:
 //!
 //! ```text
-//! sealed secrets into fresh slots  →  state table (the commit point)  →  replaced and deleted slots overwritten,
-//!                                                                       dead segments' KEKs destroyed
+//! sealed secrets into fresh slots  →  state table (the commit point)  →  dead segments' KEKs destroyed
 //! ```
 //!
-//! A crash before the commit point leaves slots that no row points to; a crash after it leaves slots to be
-//! overwritten. Opening does both: whatever is not live is overwritten.
+//! Replaced and deleted slots are overwritten together with the next commit's slots, so that both share one wait for
+//! the disk, or by [`Embedded::wipe`]. A crash before the commit point leaves slots that no row points to; a crash
+//! after it leaves slots to be overwritten. Opening does both: whatever is not live is overwritten.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +49,8 @@ pub(crate) struct Embedded {
     active: [Option<SegmentId>; Class::COUNT],
     next_segment: u64,
     segment_len: u32,
+    /// Dead slots that are still to be overwritten.
+    dirty: BTreeMap<SegmentId, Vec<Slot>>,
 }
 
 impl Embedded {
@@ -56,6 +58,22 @@ impl Embedded {
     pub(crate) fn commit(&mut self, changes: &[&Change]) -> Result<(), Error> {
         self.commit_checked(changes)?;
         self.compact_one().map(|_| ())
+    }
+
+    /// Overwrites every dead slot, durably.
+    pub(crate) fn wipe(&mut self) -> Result<(), Error> {
+        for (id, slots) in std::mem::take(&mut self.dirty) {
+            if let Some(segment) = self.segments.get(&id) {
+                erase(&*self.disk, segment, slots)?;
+                segment.sync(&*self.disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether dead slots are still to be overwritten.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Moves the rest out of one mostly dead segment and destroys it.
@@ -188,10 +206,12 @@ impl Embedded {
         Ok(place)
     }
 
-    fn write_slots(&self, plan: &Plan) -> Result<(), Error> {
+    fn write_slots(&mut self, plan: &Plan) -> Result<(), Error> {
         for (id, (offset, sealed)) in &plan.writes {
             let segment = self.segments.get(id).expect("slots were reserved in it");
             segment.write(&*self.disk, *offset, sealed)?;
+            // Dead since a commit that is durable.
+            erase(&*self.disk, segment, self.dirty.remove(id).unwrap_or_default())?;
             segment.sync(&*self.disk)?;
         }
         Ok(())
@@ -199,7 +219,6 @@ impl Embedded {
 
     /// After the commit point: what is live now, and the end of what is not.
     fn settle(&mut self, plan: Plan) -> Result<(), Error> {
-        let mut dead: BTreeMap<SegmentId, Vec<Slot>> = BTreeMap::new();
         for Effect { row, before, after } in plan.effects {
             if let Some(place) = after {
                 let segment = self.segments.get_mut(&place.segment).expect("slots were reserved in it");
@@ -210,18 +229,14 @@ impl Embedded {
                 && let Some(segment) = self.segments.get_mut(&place.segment)
                 && let Some(slot) = segment.mark_dead(place)
             {
-                dead.entry(place.segment).or_default().push(slot);
+                self.dirty.entry(place.segment).or_default().push(slot);
             }
         }
         for id in self.destroy_dead_segments()? {
-            dead.remove(&id);
+            self.dirty.remove(&id);
         }
-        for (id, slots) in dead {
-            let segment = self.segments.get(&id).expect("it was not destroyed");
-            for slot in slots {
-                segment.erase(&*self.disk, slot.offset, slot.len)?;
-            }
-            segment.sync(&*self.disk)?;
+        if self.dirty.values().map(Vec::len).sum::<usize>() > DIRTY_MAX {
+            self.wipe()?;
         }
         Ok(())
     }
@@ -288,6 +303,13 @@ struct Effect {
     after: Option<Place>,
 }
 
+/// Overwrites slots; neighbours in one write.
+fn erase(disk: &dyn Disk, segment: &Segment, mut slots: Vec<Slot>) -> Result<(), Error> {
+    slots.sort_unstable_by_key(|slot| slot.offset);
+    let joined = slots.chunk_by(|a, b| a.offset + a.len == b.offset);
+    joined.into_iter().try_for_each(|row| segment.erase(disk, row[0].offset, row.iter().map(|slot| slot.len).sum()))
+}
+
 fn bad_row(path: &Path, row: &[u8]) -> Error {
     let what = split_row_key(row).map_or_else(|| "a row".into(), |(table, key)| record_name(table, key));
     Error::Corrupt { what, path: path.to_path_buf(), reason: "the row is malformed" }
@@ -299,5 +321,7 @@ const MARKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("marks");
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 /// Bytes of an ordinary segment; a larger secret gets a segment of its own.
 pub(crate) const SEGMENT_LEN: u32 = 1024 * 1024;
+/// Most dead slots that wait to be overwritten.
+const DIRTY_MAX: usize = 1_024;
 /// An active segment without live secrets is destroyed once it was used to one part in this many.
 const EMPTY_USE_DIVISOR: u64 = 16;

@@ -200,8 +200,8 @@ impl Store {
 
     /// Makes all changes durable together, in order: after an error none or all of them hold, seen at reopening.
     ///
-    /// When it returns, secrets that the changes replaced or deleted are overwritten on disk. Changes of several
-    /// callers may be joined in one commit; that is how many commits share one wait for the disk.
+    /// Secrets that the changes replaced or deleted are overwritten with the next commits, and at the latest by
+    /// [`Store::wipe`]. Changes of several callers may be joined in one commit; that is how many commits share one wait for the disk.
     ///
     /// # Errors
     /// [`Error::ApiMisuse`] if a change is beyond its limits or updates a record that is not there: nothing has
@@ -238,6 +238,27 @@ impl Store {
             Back::Folder(embedded) => embedded.compact(),
             Back::Database(database) => database.compact(),
         })
+    }
+
+    /// Overwrites on disk what earlier commits replaced or deleted and no commit has overwritten since. Due soon after
+    /// commits pause.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn wipe(&mut self) -> Result<(), Error> {
+        self.guard(|back| match back {
+            Back::Folder(embedded) => embedded.wipe(),
+            Back::Database(_) => Ok(()),
+        })
+    }
+
+    /// Whether [`Store::wipe`] has something to do.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        match &self.back {
+            Back::Folder(embedded) => embedded.is_dirty(),
+            Back::Database(_) => false,
+        }
     }
 
     /// Changes the root key: what is sealed under it is sealed anew, data is not rewritten. A crash leaves a store

@@ -55,6 +55,7 @@ pub(crate) fn open(
         active: [None; Class::COUNT],
         next_segment: 0,
         segment_len,
+        dirty: BTreeMap::new(),
     };
     if version != FORMAT_VERSION {
         let mark = sealed_mark(&store.root, &mut store.rng);
