@@ -115,7 +115,7 @@ impl Deliveries {
         shared
     }
 
-    /// Adds a key, or the id of one; `expires` must not go back from call to call.
+    /// Adds a key, or the id of one; `expires` must not go back from call to call, unless [`Self::sort_expiry`] follows.
     pub(crate) fn add(&mut self, id: KeyId, record: DeliveryRecord, key: Option<SecretBytes>, expires: Time) {
         self.assigned.insert((record.assign, id));
         let before = self.keys.insert(id, Waiting { record, key });
@@ -124,6 +124,11 @@ impl Deliveries {
         if self.expiry.len() > 2 * self.keys.len() + 1_024 {
             self.expiry.retain(|(_, id)| self.keys.contains_key(id));
         }
+    }
+
+    /// Puts in order what was added in any order.
+    pub(crate) fn sort_expiry(&mut self) {
+        self.expiry.make_contiguous().sort_by_key(|(at, _)| *at);
     }
 
     /// Takes the keys for a slave. All or nothing.

@@ -32,6 +32,8 @@ mod wait;
 mod ways;
 mod withdraw;
 
+pub use self::restore::Restore;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -177,12 +179,15 @@ enum Timer {
 }
 
 impl Kme {
-    /// Builds a KME from its durable records; without records it is new. All peers are down until told otherwise.
+    /// Builds a KME from its durable records, in order of table and key; without records it is new. All peers are
+    /// down until told otherwise. Where reading may fail, [`Restore`] takes them one by one.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a record is not what this program writes.
-    pub fn restore(now: Time, config: Config, records: Vec<Record>) -> Result<Self, Error> {
-        restore::restore(now, config, records)
+    pub fn restore(now: Time, config: Config, records: impl IntoIterator<Item = Record>) -> Result<Self, Error> {
+        let mut restore = Restore::new(now, config);
+        records.into_iter().try_for_each(|record| restore.record(record))?;
+        restore.finish()
     }
 
     fn empty(now: Time, config: Config) -> Self {

@@ -70,7 +70,7 @@ pub use self::api::{
     PassedOn, Priority, Refusal, RouteWish, SaePolicy, SuppliedKey, SupplyReply, SupplyRequest, TokenRate, Wishes,
 };
 pub use self::config::{Config, PAIR_KEY_BYTES};
-pub use self::kme::Kme;
+pub use self::kme::{Kme, Restore};
 
 /// Why a KME could not be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -371,8 +371,7 @@ impl Worker {
     fn serve(&mut self, mut inbox: Receiver<Job>, runtime: &Handle) -> Result<oneshot::Sender<()>, DiskError> {
         self.settle()?;
         loop {
-            let idle = if self.parts.store.is_dirty() { WIPE_EVERY } else { IDLE };
-            let wait = self.next_timeout().map_or(idle, |at| at.since(clock::now()).min(idle));
+            let wait = self.next_timeout().map_or(IDLE, |at| at.since(clock::now()).min(IDLE));
             let mut batch = Vec::new();
             // Without a timer while there is work.
             let first = match inbox.try_recv() {
@@ -414,7 +413,7 @@ impl Worker {
                 core.handle_timeout(clock::now(), &mut os_rng());
             }
             self.settle()?;
-            if self.parts.store.is_dirty() && clock::now() - self.wiped > WIPE_EVERY {
+            if self.wipe_due().is_some_and(|at| at <= clock::now()) {
                 self.parts.store.wipe()?;
                 self.wiped = clock::now();
             }
@@ -506,7 +505,13 @@ impl Worker {
 
     fn next_timeout(&self) -> Option<Time> {
         let interwork = self.parts.interwork.as_ref().and_then(|(core, _)| core.poll_timeout());
-        [self.parts.kme.poll_timeout(), interwork].into_iter().flatten().min()
+        [self.parts.kme.poll_timeout(), interwork, self.wipe_due()].into_iter().flatten().min()
+    }
+
+    /// When consumed key is to be overwritten: at once if that was not done for a while, so what is consumed stays
+    /// for no longer than [`WIPE_EVERY`] and a pass to disk, and a busy site does not wait for the disk twice a pass.
+    fn wipe_due(&self) -> Option<Time> {
+        self.parts.store.is_dirty().then(|| self.wiped.after(WIPE_EVERY))
     }
 
     /// Until both cores have nothing to say; what one says may make the other speak.
@@ -677,6 +682,6 @@ const GATHER_DIVISOR: u32 = 4;
 const PASS_MAX: Duration = Duration::from_millis(8);
 const AUDIT_LINES: usize = 12;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// Consumed key is overwritten on disk after this time at the latest.
+/// Least time between two passes that do nothing but overwrite consumed key.
 const WIPE_EVERY: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(500);

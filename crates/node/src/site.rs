@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::hash::sha256;
-use crypto::record::{Record, Table};
+use crypto::record::Table;
 use crypto::secret::Key256;
 use crypto::sign::SigningKey;
-use kms::Kme;
 use kms::interwork::Interwork;
+use kms::{Kme, Restore};
 use ledger::SiteLog;
 use store::{Loaded, Store, Writer};
 use tokio::net::TcpListener;
@@ -212,15 +212,19 @@ impl State {
         }
         // Before the KME's records are read: a link that begins anew gives up its pool.
         let links = LinkEndConfig::restore_all(config, network, for_links, &mut store)?;
-        let for_others = store.records().context(what)?.map(|record| record.and_then(Loaded::whole));
-        let for_others: Result<Vec<Record>, _> = for_others
-            .filter(|record| record.as_ref().map_or(true, |record| !LINK_TABLES.contains(&record.table)))
-            .collect();
-        let (for_interwork, for_kme): (Vec<_>, Vec<_>) =
-            for_others.context(what)?.into_iter().partition(|record| record.table == Table::Interwork);
         let mut settings = kme_settings(network, &config.site);
         settings.allow_self_pair = config.allow_self_pair;
-        let mut kme = Kme::restore(clock::now(), settings, for_kme).context(what)?;
+        let (mut restore, mut for_interwork) = (Restore::new(clock::now(), settings), Vec::new());
+        for record in store.records().context(what)? {
+            // One at a time: a site may hold millions of keys.
+            let record = record.and_then(Loaded::whole).context(what)?;
+            match record.table {
+                table if LINK_TABLES.contains(&table) => {}
+                Table::Interwork => for_interwork.push(record),
+                _ => restore.record(record).context(what)?,
+            }
+        }
+        let mut kme = restore.finish().context(what)?;
         let interwork = interwork::settings(config)?
             .map(|settings| Interwork::restore(clock::now(), settings, for_interwork).context(what))
             .transpose()?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p store --example store_throughput -- folder [FOLDER]
+//! cargo run --release -p store --example store_throughput -- consume [FOLDER]
 //! cargo run --release -p store --example store_throughput -- held [FOLDER] [KEYS]
 //! cargo run --release -p store --example store_throughput -- database 'host=/run/postgresql user=qurrent'
 //! ```
@@ -31,6 +32,10 @@ fn main() -> Outcome<()> {
                 measure(batch, secret_len, || Ok(Store::open_folder(&path, root(), rng())?))?;
             }
         }
+        "consume" => {
+            let folder = tempfile::tempdir_in(second)?;
+            consume(folder.path())?;
+        }
         "held" => {
             let folder = tempfile::tempdir_in(second)?;
             let keys = arguments.get(2).map_or(Ok(1_000_000), |keys| keys.parse())?;
@@ -52,7 +57,7 @@ fn main() -> Outcome<()> {
                 })?;
             }
         }
-        other => return Err(format!("unknown: {other}; say folder, held or database").into()),
+        other => return Err(format!("unknown: {other}; say folder, consume, held or database").into()),
     }
     Ok(())
 }
@@ -99,6 +104,38 @@ fn measure(batch: u64, secret_len: usize, open: impl Fn() -> Outcome<Store>) -> 
     );
     for first in (half..next).step_by(10_000) {
         store.commit(&(first..next.min(first + 10_000)).map(delete).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// Takes a key out and puts another in, one of each in a commit: overwriting what was taken in every commit, and as a
+/// site does, with a later commit or every 50 ms. In turn, so that both see the same disk.
+fn consume(folder: &Path) -> Outcome<()> {
+    println!("| overwritten | commits/s | p50 | p99 |");
+    println!("|---|---|---|---|");
+    let secret = SecretBytes::random(32, &mut rng());
+    let mut store = Store::open_folder(folder, root(), rng())?;
+    let mut next = 20_000;
+    store.commit(&(0..next).map(|n| put_pair(n, &secret)).collect::<Vec<_>>())?;
+    for round in 0..6 {
+        let at_once = round % 2 == 0;
+        let (mut times, start, mut wiped) = (Vec::new(), Instant::now(), Instant::now());
+        while start.elapsed() < Duration::from_secs(3) {
+            let before = Instant::now();
+            store.commit(&[delete_pair(next - 20_000), put_pair(next, &secret)])?;
+            if at_once {
+                store.wipe()?;
+            }
+            times.push(before.elapsed());
+            if store.is_dirty() && wiped.elapsed() >= Duration::from_millis(50) {
+                store.wipe()?;
+                wiped = Instant::now();
+            }
+            next += 1;
+        }
+        let rate = times.len() as f64 / start.elapsed().as_secs_f64();
+        let how = if at_once { "at once" } else { "within 50 ms" };
+        println!("| {how} | {rate:.0} | {:.1?} | {:.1?} |", share(&times, 50), share(&times, 99));
     }
     Ok(())
 }

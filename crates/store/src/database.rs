@@ -11,6 +11,12 @@
 //! changes: a writer that was paused finds another epoch, gets [`Error::Fenced`] and writes nothing. The clock that
 //! leases run by is the database's.
 //!
+//! Who waits looks at that row four times in a lease. A session lock that the server frees with the writer's connection
+//! would end the wait sooner after a killed process, but the lease must stay beside it: the server notices a host or a
+//! network that vanished later than the lease does, a paused writer keeps its connection, and a pooler between shares
+//! connections. `NOTIFY` tells only of a release in order, which costs a quarter of a lease now. One rule that holds in
+//! every case was preferred to two.
+//!
 //! A KEK seals at most [`PIECES_MAX`] values and secrets, under nonces that count up, and only the process that made
 //! it seals with it. Its row is deleted in the transaction that deletes the last piece sealed under it.
 

@@ -6,9 +6,9 @@
 //! sealed secrets into fresh slots  →  state table (the commit point)  →  dead segments' KEKs destroyed
 //! ```
 //!
-//! Replaced and deleted slots are overwritten together with the next commit's slots, so that both share one wait for
-//! the disk, or by [`Embedded::wipe`]. A crash before the commit point leaves slots that no row points to; a crash
-//! after it leaves slots to be overwritten. Opening does both: whatever is not live is overwritten.
+//! Replaced and deleted slots are overwritten together with the next slots written to their segment, so that both share
+//! one wait for the disk, or by [`Embedded::wipe`]. A crash before the commit point leaves slots that no row points to;
+//! a crash after it leaves slots to be overwritten. Opening sees to both: whatever is not live is overwritten.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -210,7 +210,7 @@ impl Embedded {
         for (id, (offset, sealed)) in &plan.writes {
             let segment = self.segments.get(id).expect("slots were reserved in it");
             segment.write(&*self.disk, *offset, sealed)?;
-            // Dead since a commit that is durable.
+            // They are dead since an earlier commit, which is durable: no crash can need them again.
             erase(&*self.disk, segment, self.dirty.remove(id).unwrap_or_default())?;
             segment.sync(&*self.disk)?;
         }

@@ -16,7 +16,7 @@
 //! no later one, so a nonce cannot repeat under a KEK. A deleted secret's slot is overwritten in place; a dead
 //! segment's KEK is overwritten, then both files are removed.
 //!
-//! In memory a segment knows eight bytes of each slot, so that a million keys take a few megabytes.
+//! In memory a segment knows of each slot whether it is live, see `slots`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,11 @@ use crate::disk::{Disk, DiskFile};
 use crate::entry::Place;
 use crate::kek::{self, Class, KekSlot, Layout};
 use crate::{Error, RootKey};
+
+mod slots;
+
+pub(crate) use self::slots::Slot;
+use self::slots::Slots;
 
 /// Number of a segment; never used twice in one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,19 +64,8 @@ pub(crate) struct Segment {
     keys: Arc<dyn DiskFile>,
     key: AeadKey,
     next: u32,
-    /// By offset; dead ones stay until the segment goes.
-    slots: Vec<Slot>,
-    live: usize,
-    live_bytes: u64,
+    slots: Slots,
     damaged: AtomicBool,
-}
-
-/// Where a slot stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub(crate) offset: u32,
-    /// Zero when it is dead.
-    pub(crate) len: u32,
 }
 
 impl Segment {
@@ -102,8 +96,7 @@ impl Segment {
     }
 
     fn new(description: KekSlot, keys: Arc<dyn DiskFile>, key: AeadKey, next: u32) -> Self {
-        let (slots, damaged) = (Vec::new(), AtomicBool::new(false));
-        Self { description, keys, key, next, slots, live: 0, live_bytes: 0, damaged }
+        Self { description, keys, key, next, slots: Slots::default(), damaged: AtomicBool::new(false) }
     }
 
     /// Bytes of the slot of a secret under a row's key.
@@ -142,8 +135,7 @@ impl Segment {
 
     /// Reads and opens the slot of a row.
     pub(crate) fn read(&self, place: Place, row: &[u8]) -> Result<SecretBytes, &'static str> {
-        let at = self.find(place.offset).ok_or(OUTSIDE)?;
-        let slot = self.slots[at];
+        let slot = self.slots.find(place.offset).ok_or(OUTSIDE)?;
         if Self::slot_len(self.description.layout, row, place.len) != Some(slot.len) {
             return Err(OUTSIDE);
         }
@@ -212,67 +204,44 @@ impl Segment {
 
     /// Takes over the slots that rows point to, found at opening. Those that overlap or lie outside are left out.
     pub(crate) fn restore_slots(&mut self, mut slots: Vec<Slot>) {
-        assert!(self.slots.is_empty(), "slots are restored once");
+        assert!(self.slots.live_count() == 0, "slots are restored once");
         slots.sort_unstable_by_key(|slot| slot.offset);
-        let (mut end_of_last, mut is_whole) = (0, true);
-        slots.retain(|slot| {
-            let end = slot.offset.checked_add(slot.len);
-            match end {
+        let mut end_of_last = 0;
+        for slot in slots {
+            match slot.offset.checked_add(slot.len) {
                 Some(end) if slot.offset >= end_of_last && end <= self.description.capacity => {
                     end_of_last = end;
-                    true
+                    self.slots.push(slot);
                 }
-                _ => {
-                    is_whole = false;
-                    false
-                }
+                _ => self.damaged.store(true, Ordering::Relaxed),
             }
-        });
-        slots.shrink_to_fit();
-        (self.live, self.live_bytes) = (slots.len(), slots.iter().map(|slot| u64::from(slot.len)).sum());
-        self.slots = slots;
-        if !is_whole {
-            self.damaged.store(true, Ordering::Relaxed);
         }
+        self.slots.shrink();
     }
 
     /// A slot that was just reserved is now live.
     pub(crate) fn mark_live(&mut self, place: Place, row: &[u8]) {
         let len = Self::slot_len(Layout::Named, row, place.len).expect("it was reserved");
-        let follows = self.slots.last().is_none_or(|last| last.offset < place.offset);
-        assert!(follows, "slot {place:?} was given out twice");
         self.slots.push(Slot { offset: place.offset, len });
-        self.live += 1;
-        self.live_bytes += u64::from(len);
     }
 
     /// A live slot's secret was deleted or replaced; returns what to overwrite. `None` if it was not live.
     pub(crate) fn mark_dead(&mut self, place: Place) -> Option<Slot> {
-        let at = self.find(place.offset)?;
-        let slot = self.slots[at];
-        self.slots[at].len = 0;
-        self.live -= 1;
-        self.live_bytes -= u64::from(slot.len);
-        Some(slot)
-    }
-
-    fn find(&self, offset: u32) -> Option<usize> {
-        let at = self.slots.binary_search_by_key(&offset, |slot| slot.offset).ok()?;
-        (self.slots[at].len > 0).then_some(at)
+        self.slots.remove(place.offset)
     }
 
     /// Live slots by offset.
     pub(crate) fn live(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.slots.iter().filter(|slot| slot.len > 0).copied()
+        self.slots.live()
     }
 
     /// How many slots are live.
     pub(crate) fn live_count(&self) -> usize {
-        self.live
+        self.slots.live_count()
     }
 
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.live_bytes
+        self.slots.live_bytes()
     }
 
     /// A live slot did not open; it is left where it is.
@@ -299,7 +268,7 @@ impl Segment {
 
     /// Nothing is appended to it any more: memory set aside for slots to come is given back.
     pub(crate) fn retire(&mut self) {
-        self.slots.shrink_to_fit();
+        self.slots.shrink();
     }
 
     pub(crate) fn path(&self, disk: &dyn Disk) -> std::path::PathBuf {

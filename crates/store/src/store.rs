@@ -200,8 +200,9 @@ impl Store {
 
     /// Makes all changes durable together, in order: after an error none or all of them hold, seen at reopening.
     ///
-    /// Secrets that the changes replaced or deleted are overwritten with the next commits, and at the latest by
-    /// [`Store::wipe`]. Changes of several callers may be joined in one commit; that is how many commits share one wait for the disk.
+    /// No opening brings back what the changes replaced or deleted. In a folder those secrets are overwritten by a later
+    /// commit that writes to the same file, and at the latest by [`Store::wipe`]. Changes of several callers may be
+    /// joined in one commit; that is how many commits share one wait for the disk.
     ///
     /// # Errors
     /// [`Error::ApiMisuse`] if a change is beyond its limits or updates a record that is not there: nothing has
@@ -240,8 +241,8 @@ impl Store {
         })
     }
 
-    /// Overwrites on disk what earlier commits replaced or deleted and no commit has overwritten since. Due soon after
-    /// commits pause.
+    /// Overwrites on disk, durably, what earlier commits replaced or deleted and no commit has overwritten since. Due
+    /// soon after a commit when [`Store::is_dirty`]; a store that is dropped or opened does it by itself.
     ///
     /// # Errors
     /// As [`Store::commit`].
@@ -294,10 +295,11 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Back::Database(database) = &mut self.back
-            && !self.poisoned
-        {
-            database.release();
+        match &mut self.back {
+            _ if self.poisoned => {}
+            // If this fails, the next opening does it.
+            Back::Folder(embedded) => drop(embedded.wipe()),
+            Back::Database(database) => database.release(),
         }
     }
 }

@@ -1,10 +1,13 @@
-//! From durable records to a KME.
+//! From durable records to a KME, one record at a time.
+//!
+//! Records come in the order of the store, by table and key, so that the keys of one relay follow each other: of a
+//! million keys no more than one batch is held twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crypto::record::Record;
+use crypto::record::{Record, Table};
 use crypto::secret::SecretBytes;
 use types::id::{BlockSeq, KeyId, LinkId, SiteId};
 use types::units::{Time, UtcNanos};
@@ -17,136 +20,223 @@ use crate::origin::Origin;
 use crate::pool::{self, FiledWindow};
 use crate::record::{self, DeliveryRecord, Direction, Side, Stored};
 use crate::spending::Spending;
+use crate::stock::KeySet;
 
 type HalfKey = (LinkId, BlockSeq, Direction);
 
-/// Everything that was stored, by what it belongs to.
-#[derive(Default)]
-struct Found {
+/// A KME in the making: takes its durable records one by one.
+///
+/// ```
+/// # use kms::{Config, Restore};
+/// # use types::{id::SiteId, units::Time};
+/// # let records = Vec::new();
+/// let mut restore = Restore::new(Time::ZERO, Config::new(SiteId::new("taiyuan")?));
+/// for record in records {
+///     restore.record(record)?;
+/// }
+/// let kme = restore.finish()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Restore {
+    now: Time,
+    kme: Kme,
+    /// Table and key of the last record.
+    last: Option<(Table, Vec<u8>)>,
     windows: Vec<(LinkId, SiteId, FiledWindow)>,
     halves: BTreeMap<HalfKey, (SiteId, SecretBytes)>,
     marks: BTreeMap<HalfKey, (u32, u32)>,
-    own: BTreeMap<(SiteId, KeyId, u16), (Origin, SecretBytes)>,
-    held: BTreeMap<(SiteId, KeyId), HeldKeys>,
-    deliveries: Vec<(KeyId, DeliveryRecord, Option<SecretBytes>)>,
-    spent: u64,
-    heard: Vec<(SiteId, Heard)>,
+    /// Keys of the relay under way.
+    batch: Option<Batch>,
+    /// Room for the bits of a batch.
+    room: SecretBytes,
+    own: Vec<Segment>,
+    origins: BTreeSet<Arc<Origin>>,
 }
 
-/// Held keys of one relay by their index.
-type HeldKeys = (Origin, BTreeMap<u16, SecretBytes>);
+/// Keys of one relay that have come so far.
+#[derive(Debug)]
+struct Batch {
+    side: Side,
+    peer: SiteId,
+    relay: KeyId,
+    origin: Origin,
+    /// Bit `i` says that key `i` has come; their bits follow each other.
+    stored: u64,
+}
 
 /// Consecutive own keys of one relay.
+#[derive(Debug)]
 struct Segment {
     peer: SiteId,
     relay: KeyId,
     first: u16,
     origin: Arc<Origin>,
-    keys: Vec<SecretBytes>,
+    keys: SecretBytes,
 }
 
-pub(super) fn restore(now: Time, config: Config, records: Vec<Record>) -> Result<Kme, Error> {
-    let mut found = Found::default();
-    for record in records {
+impl Restore {
+    /// A KME without a record yet.
+    #[must_use]
+    pub fn new(now: Time, config: Config) -> Self {
+        Self {
+            now,
+            kme: Kme::empty(now, config),
+            last: None,
+            windows: Vec::new(),
+            halves: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            batch: None,
+            room: SecretBytes::from_vec(vec![0; usize::from(BATCH_MAX) * PAIR_KEY_BYTES]),
+            own: Vec::new(),
+            origins: BTreeSet::new(),
+        }
+    }
+
+    /// Takes the next record, in order of table and key. Records of other cores may be among them.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the record is not what this program writes, or if it is out of order.
+    pub fn record(&mut self, record: Record) -> Result<(), Error> {
+        self.check_order(&record)?;
         match record::decode(record)? {
             None => {}
             Some(Stored::Window { link, peer, next, bits }) => {
-                found.windows.push((link, peer, FiledWindow { next, bits }));
+                self.windows.push((link, peer, FiledWindow { next, bits }));
             }
             Some(Stored::Half { link, peer, seq, direction, bytes }) => {
-                found.halves.insert((link, seq, direction), (peer, bytes));
+                self.halves.insert((link, seq, direction), (peer, bytes));
             }
             Some(Stored::Mark { link, seq, direction, mark, lease_from }) => {
-                found.marks.insert((link, seq, direction), (mark, lease_from));
+                self.marks.insert((link, seq, direction), (mark, lease_from));
             }
-            Some(Stored::PairKey { side: Side::Own, peer, relay, index, origin, key }) => {
-                found.own.insert((peer, relay, index), (origin, key));
+            Some(Stored::PairKey { side, peer, relay, index, origin, key }) => {
+                self.pair_key(Batch { side, peer, relay, origin, stored: 0 }, index, &key)?;
             }
-            Some(Stored::PairKey { side: Side::Held, peer, relay, index, origin, key }) => {
-                found.held.entry((peer, relay)).or_insert((origin, BTreeMap::new())).1.insert(index, key);
+            Some(Stored::Spent { at }) => self.kme.spending = Spending::restored(at),
+            Some(Stored::Heard { peer, run, at }) => self.kme.peer(&peer).heard = Heard { run, at },
+            Some(Stored::Delivery { id, delivery, key }) => self.delivery(id, delivery, key),
+        }
+        Ok(())
+    }
+
+    /// The KME. All peers are down until told otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the records do not belong together.
+    pub fn finish(mut self) -> Result<Kme, Error> {
+        self.restore_pools()?;
+        self.end_batch();
+        // The oldest is taken first, as before the restart.
+        self.own.sort_by_key(|segment| segment.origin.made);
+        for Segment { peer, relay, first, origin, keys } in self.own {
+            self.kme.peer(&peer).own.add(relay, first, origin, keys);
+        }
+        self.kme.deliveries.sort_expiry();
+        self.kme.resume_exports();
+        self.kme.close();
+        Ok(self.kme)
+    }
+
+    /// Equal records or keys of one relay that came apart would be counted twice.
+    fn check_order(&mut self, record: &Record) -> Result<(), Error> {
+        match &mut self.last {
+            Some((table, key)) if (*table as u8, key.as_slice()) >= (record.table as u8, record.key.as_slice()) => {
+                Err(Error::Corrupt { what: "a table", why: "its records are out of order".to_owned() })
             }
-            Some(Stored::Spent { at }) => found.spent = at,
-            Some(Stored::Heard { peer, run, at }) => found.heard.push((peer, Heard { run, at })),
-            Some(Stored::Delivery { id, delivery, key }) => found.deliveries.push((id, delivery, key)),
+            Some((table, key)) => {
+                *table = record.table;
+                key.clone_from(&record.key);
+                Ok(())
+            }
+            last => {
+                *last = Some((record.table, record.key.clone()));
+                Ok(())
+            }
         }
     }
-    let mut kme = Kme::empty(now, config);
-    kme.spending = Spending::restored(found.spent);
-    found.heard.drain(..).for_each(|(peer, heard)| kme.peer(&peer).heard = heard);
-    restore_pools(&mut kme, &mut found)?;
-    restore_keys(now, &mut kme, found)?;
-    kme.close();
-    Ok(kme)
-}
 
-fn restore_pools(kme: &mut Kme, found: &mut Found) -> Result<(), Error> {
-    let corrupt = |why: String| Error::Corrupt { what: "a link pool", why };
-    for (link, peer, window) in found.windows.drain(..) {
-        kme.pool(link, &peer).restore_window(window);
-    }
-    for ((link, seq, direction), (peer, bytes)) in std::mem::take(&mut found.halves) {
-        let (mark, lease_from) = found.marks.remove(&(link.clone(), seq, direction)).unwrap_or_default();
-        let marks = (pool::as_usize(mark), pool::as_usize(lease_from));
-        if marks.0 > bytes.len() || marks.1 > marks.0 {
-            return Err(corrupt(format!("block {seq} of link {link} has a mark beyond its end")));
+    fn restore_pools(&mut self) -> Result<(), Error> {
+        let corrupt = |why: String| Error::Corrupt { what: "a link pool", why };
+        for (link, peer, window) in self.windows.drain(..) {
+            self.kme.pool(link, &peer).restore_window(window);
         }
-        let pool = kme.pools.get_mut(&link).filter(|pool| pool.peer == peer);
-        let Some(pool) = pool.filter(|pool| pool.has_filed(seq)) else {
-            return Err(corrupt(format!("block {seq} of link {link} was never noted as filed")));
-        };
-        let burned = pool.restore_half(seq, direction, bytes, marks, &mut kme.journal);
-        kme.burned(burned);
+        for ((link, seq, direction), (peer, bytes)) in std::mem::take(&mut self.halves) {
+            let (mark, lease_from) = self.marks.remove(&(link.clone(), seq, direction)).unwrap_or_default();
+            let marks = (pool::as_usize(mark), pool::as_usize(lease_from));
+            if marks.0 > bytes.len() || marks.1 > marks.0 {
+                return Err(corrupt(format!("block {seq} of link {link} has a mark beyond its end")));
+            }
+            let pool = self.kme.pools.get_mut(&link).filter(|pool| pool.peer == peer);
+            let Some(pool) = pool.filter(|pool| pool.has_filed(seq)) else {
+                return Err(corrupt(format!("block {seq} of link {link} was never noted as filed")));
+            };
+            let burned = pool.restore_half(seq, direction, bytes, marks, &mut self.kme.journal);
+            self.kme.burned(burned);
+        }
+        match self.marks.keys().next() {
+            Some((link, seq, _)) => Err(corrupt(format!("a mark of link {link} stands without its block {seq}"))),
+            None => Ok(()),
+        }
     }
-    match found.marks.keys().next() {
-        Some((link, seq, _)) => Err(corrupt(format!("a mark of link {link} stands without its block {seq}"))),
-        None => Ok(()),
-    }
-}
 
-fn restore_keys(now: Time, kme: &mut Kme, found: Found) -> Result<(), Error> {
-    // Consecutive keys of a relay become one segment again.
-    let mut segments: Vec<Segment> = Vec::new();
-    for ((peer, relay, index), (origin, key)) in found.own {
+    /// Adds a key to the batch under way, or begins the next one.
+    fn pair_key(&mut self, new: Batch, index: u16, key: &SecretBytes) -> Result<(), Error> {
+        let corrupt = |why: String| Error::Corrupt { what: "a pair key", why };
         if index >= BATCH_MAX {
-            return Err(Error::Corrupt { what: "a pair key", why: format!("index {index} is beyond a batch") });
+            return Err(corrupt(format!("index {index} is beyond a batch")));
         }
-        match segments.last_mut().filter(|last| last.peer == peer && last.relay == relay) {
-            Some(last) if *last.origin != origin => {
-                return Err(Error::Corrupt { what: "a pair key", why: format!("keys of relay {relay} came apart") });
+        let same = |old: &Batch| old.side == new.side && old.peer == new.peer && old.relay == new.relay;
+        if !self.batch.as_ref().is_some_and(same) {
+            self.end_batch();
+        }
+        let batch = match &mut self.batch {
+            Some(batch) if batch.origin != new.origin => {
+                return Err(corrupt(format!("keys of relay {} came apart", batch.relay)));
             }
-            Some(last) if usize::from(index - last.first) == last.keys.len() => last.keys.push(key),
-            before => {
-                let origin = before.map_or_else(|| Arc::new(origin), |last| Arc::clone(&last.origin));
-                segments.push(Segment { peer, relay, first: index, origin, keys: vec![key] });
+            batch => batch.get_or_insert(new),
+        };
+        let at = as_usize(batch.stored.count_ones()) * PAIR_KEY_BYTES;
+        let room = |room: &mut [u8]| key.expose(|key| room[at..at + PAIR_KEY_BYTES].copy_from_slice(key));
+        self.room.expose_mut(room);
+        batch.stored |= 1 << index;
+        Ok(())
+    }
+
+    fn end_batch(&mut self) {
+        let Some(Batch { side, peer, relay, origin, stored }) = self.batch.take() else { return };
+        let origin = Arc::new(origin);
+        let mut start = 0;
+        let mut next = |keys: usize| {
+            let part = self.room.part(start, keys * PAIR_KEY_BYTES).expect("a batch fits into the room for one");
+            start += part.len();
+            part
+        };
+        match side {
+            Side::Held => {
+                let keys = next(as_usize(stored.count_ones()));
+                self.kme.peer(&peer).held.add(relay, stored, origin, keys);
             }
+            // Consecutive keys become one segment again.
+            Side::Own => self.own.extend(KeySet { relay, keys: stored }.runs().map(|run| {
+                let (peer, origin, keys) = (peer.clone(), Arc::clone(&origin), next(usize::from(run.count)));
+                Segment { peer, relay, first: run.first, origin, keys }
+            })),
         }
     }
-    // The oldest is taken first, as before the restart.
-    segments.sort_by_key(|segment| segment.origin.made);
-    segments.into_iter().for_each(|segment| add_segment(kme, segment));
-    for ((peer, relay), (origin, keys)) in found.held {
-        if let Some(index) = keys.keys().find(|index| **index >= BATCH_MAX) {
-            return Err(Error::Corrupt { what: "a pair key", why: format!("index {index} is beyond a batch") });
-        }
-        let stored = keys.keys().fold(0, |stored, index| stored | 1_u64 << index);
-        kme.peer(&peer).held.add(relay, stored, Arc::new(origin), joined(keys.values()));
-    }
-    let mut origins: BTreeSet<Arc<Origin>> = BTreeSet::new();
-    let mut deliveries: Vec<_> = found.deliveries.into_iter().map(|found| (left(kme, &found.1), found)).collect();
-    deliveries.sort_by_key(|(left, _)| *left);
-    for (left, (id, mut delivery, key)) in deliveries {
-        delivery.parties = kme.deliveries.shared(Arc::unwrap_or_clone(delivery.parties));
-        delivery.origin = match origins.get(&delivery.origin) {
+
+    fn delivery(&mut self, id: KeyId, mut delivery: DeliveryRecord, key: Option<SecretBytes>) {
+        let expires = self.now.after(left(&self.kme, &delivery));
+        delivery.parties = self.kme.deliveries.shared(Arc::unwrap_or_clone(delivery.parties));
+        delivery.origin = match self.origins.get(&delivery.origin) {
             Some(origin) => Arc::clone(origin),
             None => {
-                origins.insert(Arc::clone(&delivery.origin));
+                self.origins.insert(Arc::clone(&delivery.origin));
                 delivery.origin
             }
         };
-        kme.deliveries.add(id, delivery, key, now.after(left));
+        self.kme.deliveries.add(id, delivery, key, expires);
     }
-    kme.resume_exports();
-    Ok(())
 }
 
 /// How long a key still waits for its slaves.
@@ -159,17 +249,6 @@ fn left(kme: &Kme, delivery: &DeliveryRecord) -> Duration {
     kme.config.delivery_ttl.saturating_sub(Duration::from_nanos(waited))
 }
 
-fn add_segment(kme: &mut Kme, segment: Segment) {
-    let Segment { peer, relay, first, origin, keys } = segment;
-    kme.peer(&peer).own.add(relay, first, origin, joined(keys.iter()));
-}
-
-fn joined<'a>(keys: impl ExactSizeIterator<Item = &'a SecretBytes>) -> SecretBytes {
-    let mut bytes = SecretBytes::from_vec(vec![0; keys.len() * PAIR_KEY_BYTES]);
-    bytes.expose_mut(|bytes| {
-        for (to, key) in bytes.chunks_exact_mut(PAIR_KEY_BYTES).zip(keys) {
-            key.expose(|key| to.copy_from_slice(key));
-        }
-    });
-    bytes
+fn as_usize(count: u32) -> usize {
+    usize::try_from(count).expect("a batch has at most 64 keys")
 }

@@ -7,6 +7,7 @@ mod net;
 mod paths;
 mod quality;
 mod relay;
+mod restore;
 mod set_back;
 mod streams;
 mod supply;

@@ -128,17 +128,15 @@ impl Embedded {
         };
         segment.restore_slots(slots);
         let segment = &*segment;
-        let (mut end_of_last, mut is_dirty) = (0, false);
+        let mut end_of_last = 0;
         for slot in segment.live() {
-            is_dirty |= erase_between(&*self.disk, segment, &content, end_of_last, slot.offset)?;
+            erase_between(&*self.disk, segment, &content, end_of_last, slot.offset)?;
             end_of_last = slot.offset + slot.len;
         }
         let end = u32::try_from(content.len()).unwrap_or(u32::MAX);
-        is_dirty |= erase_between(&*self.disk, segment, &content, end_of_last, end)?;
-        if is_dirty {
-            segment.sync(&*self.disk)?;
-        }
-        Ok(())
+        erase_between(&*self.disk, segment, &content, end_of_last, end)?;
+        // Also when all was zeros: a killed process may have overwritten and not synced.
+        segment.sync(&*self.disk)
     }
 
     /// Moves secrets out of segments of the earlier layout, which goes away with them.
@@ -158,13 +156,10 @@ impl Embedded {
     }
 }
 
-fn erase_between(disk: &dyn Disk, segment: &Segment, content: &[u8], from: u32, to: u32) -> Result<bool, Error> {
+fn erase_between(disk: &dyn Disk, segment: &Segment, content: &[u8], from: u32, to: u32) -> Result<(), Error> {
     let len = to.saturating_sub(from);
     let is_dirty = content.get(range(from, len)).is_some_and(|gap| gap.iter().any(|byte| *byte != 0));
-    if is_dirty {
-        segment.erase(disk, from, len)?;
-    }
-    Ok(is_dirty)
+    if is_dirty { segment.erase(disk, from, len) } else { Ok(()) }
 }
 
 fn range(offset: u32, len: u32) -> std::ops::Range<usize> {

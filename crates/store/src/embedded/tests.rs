@@ -138,8 +138,8 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged_and_revives_nothing() {
             return (states, 0);
         };
         for step in 0..14 {
-            if step == 7 {
-                drop(store);
+            if step == 7 || step == 11 {
+                close(store, step == 11);
                 match open_sim(disk, 6) {
                     Ok((reopened, ..)) => store = reopened,
                     Err(_) => return (states, step),
@@ -157,6 +157,9 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged_and_revives_nothing() {
             if store.commit(&changes).is_err() {
                 assert!(matches!(store.commit(&changes), Err(Error::Poisoned)));
                 return (states, step);
+            }
+            if step % 4 == 2 && store.wipe().is_err() {
+                return (states, step + 1);
             }
             model = next;
         }
@@ -180,6 +183,61 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged_and_revives_nothing() {
     }
 }
 
+/// What is dead stands on the medium until the next wipe, drop or opening, whatever became of the process, and not after.
+#[test]
+fn what_is_wiped_is_gone_from_the_medium_and_so_is_what_a_killed_process_left() {
+    let disk = SimDisk::default();
+    let (mut model, mut random) = (Model::new(), rng(3));
+    let (mut store, ..) = open_sim(&disk, 1).unwrap();
+    let (mut dirty, mut freed_by_commits) = (0_u64, 0_u64);
+    for step in 0..120 {
+        let mut changes = Vec::new();
+        for _ in 0..3 {
+            let change = random_change(&model, &mut random);
+            apply(&mut model, &change);
+            changes.push(change);
+        }
+        let before = dead_bytes(&store, &disk);
+        store.commit(&changes).unwrap();
+        freed_by_commits += u64::from(before > 0 && dead_bytes(&store, &disk) == 0);
+        dirty += u64::from(store.is_dirty());
+        match step % 4 {
+            0 => store.wipe().unwrap(),
+            1 => {}
+            end => {
+                close(store, end == 2);
+                store = open_sim(&disk, 100 + step).unwrap().0;
+            }
+        }
+        if step % 4 != 1 {
+            assert!(!store.is_dirty());
+            assert_eq!(dead_bytes(&store, &disk.after_power_cut(0)), 0, "step {step}");
+        }
+    }
+    assert!(dirty > 20 && freed_by_commits > 0, "{dirty}, {freed_by_commits}");
+    store.wipe().unwrap();
+    assert_eq!(as_model(open_sim(&disk.after_power_cut(0), 5).unwrap().1), model);
+}
+
+/// In order, or as `kill -9` does it.
+fn close(store: Store, is_killed: bool) {
+    if is_killed { std::mem::forget(store) } else { drop(store) }
+}
+
+/// Bytes in segment files that are not zero and not in a live slot.
+fn dead_bytes(store: &Store, disk: &SimDisk) -> usize {
+    let files = disk.dump();
+    let dead = |segment: &Segment| {
+        let mut content = files[&segment.id().keys_name()].clone();
+        for slot in segment.live() {
+            let start = usize::try_from(slot.offset).unwrap();
+            content[start..start + usize::try_from(slot.len).unwrap()].fill(0);
+        }
+        content.iter().filter(|byte| **byte != 0).count()
+    };
+    inside(store).segments.values().map(dead).sum()
+}
+
 /// Any single operation fails, of any kind, and the disk is well again: what was acknowledged is there at reopening,
 /// nothing is half there, the store goes on, and a power cut after that takes nothing back.
 #[test]
@@ -198,9 +256,12 @@ fn a_failure_of_any_one_operation_loses_nothing_acknowledged_and_revives_nothing
     let whole = SimDisk::default();
     let (mut store, ..) = open_sim(&whole, 5).unwrap();
     let (mut model, mut random) = (Model::new(), rng(11));
-    for _ in 0..6 {
+    let commit = |store: &mut Store, changes: &[Change], step: u64| {
+        store.commit(changes).and_then(|()| if step % 3 == 1 { store.wipe() } else { Ok(()) })
+    };
+    for step in 0..6 {
         let (changes, next) = changes_of(&model, &mut random);
-        store.commit(&changes).unwrap();
+        commit(&mut store, &changes, step).unwrap();
         model = next;
     }
     drop(store);
@@ -216,7 +277,7 @@ fn a_failure_of_any_one_operation_loses_nothing_acknowledged_and_revives_nothing
         let (mut model, mut random) = (Model::new(), rng(11));
         for step in 0..6 {
             let (changes, next) = changes_of(&model, &mut random);
-            if let Err(error) = store.commit(&changes) {
+            if let Err(error) = commit(&mut store, &changes, step) {
                 assert!(matches!(error, Error::Io { .. } | Error::State { .. }), "{at}: {error:?}");
                 drop(store);
                 let (reopened, records, damaged) = open_sim(&disk, 20 + step).unwrap_or_else(|e| panic!("{at}: {e:?}"));
@@ -360,14 +421,30 @@ fn secrets_are_on_disk_only_sealed_and_only_while_they_live() {
     assert_eq!(scan(b"public value"), 1);
 
     store.commit(&[delete(Table::PairKey, b"a")]).unwrap();
+    assert!(store.is_dirty());
+    store.wipe().unwrap();
     assert_eq!((scan(&secret), scan(&images[0]), scan(&images[1])), (0, 0, 1), "overwritten in place");
     store.commit(&[put(Table::PairKey, b"b", b"", None)]).unwrap();
-    assert_eq!((scan(&images[0]), scan(&images[1])), (0, 0), "a replaced secret is destroyed");
+    store.commit(&[put(Table::PairKey, b"c", b"", Some(&other))]).unwrap();
+    assert_eq!(
+        (scan(&images[1]), store.is_dirty()),
+        (0, false),
+        "overwritten together with what the next commit writes"
+    );
+    store.commit(&[delete(Table::PairKey, b"c")]).unwrap();
     drop(store);
+    assert!(segment_bytes(folder.path()).iter().all(|byte| *byte == 0), "a store that is closed overwrites the rest");
     let (store, records) = Store::open(folder.path(), root(), rng(2)).unwrap();
     assert_eq!((records.len(), store.stats()), (1, Stats::default()), "a segment without a secret is destroyed");
     assert_eq!((scan(&secret), scan(&other), scan(&images[0]), scan(&images[1])), (0, 0, 0, 0));
     assert!(!std::fs::read_dir(folder.path()).unwrap().any(|e| e.unwrap().path().extension() == Some("kek".as_ref())));
+}
+
+/// All bytes of all segments.
+fn segment_bytes(folder: &Path) -> Vec<u8> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let segments = files.filter(|path| path.extension() == Some("keys".as_ref()));
+    segments.flat_map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 #[test]
