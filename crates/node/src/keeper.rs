@@ -574,6 +574,7 @@ impl Worker {
         match output {
             Output::Commit { seq, changes, events } => {
                 self.pending.changes.extend(changes);
+                events.iter().for_each(say_aloud);
                 let events: Vec<Event> = events.into_iter().filter_map(|event| self.unless_refusal(event)).collect();
                 self.pending.events.extend(events);
                 self.pending.commit = Some(seq);
@@ -667,6 +668,20 @@ pub enum DiskError {
     /// Nobody is left who could give it work.
     #[error("every handle to the keeper is gone")]
     Abandoned,
+}
+
+/// Events that somebody must look at have a line in the process's log, too.
+fn say_aloud(event: &Event) {
+    match event {
+        Event::StoreSetBack { site, told, known } => tracing::error!(
+            %site, told, known,
+            "this site's records are older than what was heard of it; what may have been spent is burned. Who restored them?"
+        ),
+        Event::KeysUnconfirmed { peer, ways, keys, .. } => tracing::warn!(
+            %peer, ways, keys, "keys from several ways do not fit together: a relay on one of them changed its share"
+        ),
+        _ => {}
+    }
 }
 
 fn audit_line(entry: &ledger::Entry) -> AuditLine {

@@ -14,6 +14,7 @@
 //! Not provided: delivery. What was queued for a lost connection is dropped; the cores have their own time-outs.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,7 +159,7 @@ pub async fn accept(listener: TcpListener, guard: Guard, events: mpsc::Sender<Kx
                     () = stopped.cancelled() => return,
                 };
                 let Ok(Some(together)) = together else { return };
-                let (mut good, mut malformed) = (Vec::with_capacity(together.len()), None);
+                let (mut good, mut failed) = (Vec::with_capacity(together.len()), None);
                 for frame in together {
                     match frame {
                         Ok(frame) if frame[..] == ARE_YOU_THERE => {
@@ -167,15 +168,22 @@ pub async fn accept(listener: TcpListener, guard: Guard, events: mpsc::Sender<Kx
                             }
                         }
                         Ok(frame) => good.extend(opened(frame)),
-                        Err(error) => malformed = Some(error),
+                        Err(error) => failed = Some(error),
                     }
                 }
                 if !good.is_empty() && events.send(KxEvent::Frames(site.clone(), good)).await.is_err() {
                     return;
                 }
-                if let Some(error) = malformed {
-                    tracing::warn!(%site, %error, "malformed frame; connection closed");
-                    return;
+                match failed {
+                    Some(error) if error.kind() == io::ErrorKind::InvalidData => {
+                        tracing::warn!(%site, %error, "malformed frame; connection closed");
+                        return;
+                    }
+                    Some(error) => {
+                        tracing::debug!(%site, %error, "connection lost");
+                        return;
+                    }
+                    None => {}
                 }
             }
         }
@@ -202,10 +210,11 @@ struct Dialler {
 impl Dialler {
     async fn run(self, mut queue: mpsc::Receiver<Burst>) {
         let mut pause = PAUSE_MIN;
+        let (mut last_up, mut said) = (Instant::now(), None::<Instant>);
         loop {
             match self.connect().await {
                 Ok(connection) => {
-                    pause = PAUSE_MIN;
+                    let begun = Instant::now();
                     // What waited for the old connection is stale.
                     while queue.try_recv().is_ok() {}
                     if self.events.send(KxEvent::Up(self.site.clone())).await.is_err() {
@@ -217,6 +226,15 @@ impl Dialler {
                     if self.events.send(KxEvent::Down(self.site.clone())).await.is_err() {
                         return;
                     }
+                    // One that lets us in and throws us out at once is not asked ten times a second.
+                    if begun.elapsed() > PAUSE_MAX {
+                        pause = PAUSE_MIN;
+                    }
+                    (last_up, said) = (Instant::now(), None);
+                }
+                Err(error) if last_up.elapsed() > PATIENCE && said.is_none_or(|said| said.elapsed() > SAY_EVERY) => {
+                    said = Some(Instant::now());
+                    tracing::warn!(site = %self.site, %error, "peer not reached; trying on");
                 }
                 Err(error) => tracing::debug!(site = %self.site, %error, "peer not reached"),
             }
@@ -301,3 +319,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A peer that is away for longer is worth a line in the log, and another now and then.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SAY_EVERY: Duration = Duration::from_secs(60);
