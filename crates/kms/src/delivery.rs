@@ -115,7 +115,7 @@ impl Deliveries {
         shared
     }
 
-    /// Adds a key, or the id of one; `expires` must not go back from call to call, unless [`Self::sort_expiry`] follows.
+    /// Adds a key, or the id of one; `expires` must not go back from call to call unless [`Self::sort_expiry`] follows.
     pub(crate) fn add(&mut self, id: KeyId, record: DeliveryRecord, key: Option<SecretBytes>, expires: Time) {
         self.assigned.insert((record.assign, id));
         let before = self.keys.insert(id, Waiting { record, key });
