@@ -201,8 +201,8 @@ impl Store {
     /// Makes all changes durable together, in order: after an error none or all of them hold, seen at reopening.
     ///
     /// No opening brings back what the changes replaced or deleted. In a folder those secrets are overwritten by a
-    /// later commit that writes to the same file, and at the latest by [`Store::wipe`]. Changes of several callers may be
-    /// joined in one commit; that is how many commits share one wait for the disk.
+    /// later commit that writes to the same file, and at the latest by [`Store::wipe`]. Changes of several callers may
+    /// be joined in one commit; that is how many commits share one wait for the disk.
     ///
     /// # Errors
     /// [`Error::ApiMisuse`] if a change is beyond its limits or updates a record that is not there: nothing has

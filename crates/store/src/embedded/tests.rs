@@ -183,7 +183,7 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged_and_revives_nothing() {
     }
 }
 
-/// What is dead stands on the medium until the next wipe, drop or opening, and not after, whatever became of the process.
+/// What is dead stands on the medium until the next wipe, drop or opening, and not after, whatever the process met.
 #[test]
 fn what_is_wiped_is_gone_from_the_medium_and_so_is_what_a_killed_process_left() {
     let disk = SimDisk::default();
