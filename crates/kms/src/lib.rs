@@ -18,7 +18,7 @@
 //! key) leaves only after that commit and all before it were reported by [`Input::Durable`].
 //!
 //! Provided: filing of link key, relay hop by hop under one-time pad and one-time tag, keys combined from several ways
-//! without a common site, fair shares of scarce link key, other ways round what fails, background filling of every
+//! without a common site and confirmed at both ends, fair shares of scarce link key, other ways round what fails, background filling of every
 //! ordered pair of sites, notice of records that were set back; ETSI GS QKD 014 status, get key and get key with key
 //! IDs, for several slaves at several sites; wishes for way, age and waiting; classes, reserves and quotas of SAEs; keys
 //! from and to other networks, and their withdrawal.
