@@ -162,7 +162,7 @@ impl Config {
             deliveries_max: 1_000_000,
             delivery_ttl: Duration::from_secs(24 * 3_600),
             relay_timeout: Duration::from_secs(1),
-            relay_timeout_min: Duration::from_millis(200),
+            relay_timeout_min: Duration::from_millis(400),
             relay_wait_max: Duration::from_secs(120),
             supply_deadline: Duration::from_secs(2),
             export_deadline: Duration::from_secs(10),

@@ -2,13 +2,20 @@
 //!
 //! Every ordered pair wants more than the links make: stocks are never full. What each pair gets is compared with its
 //! max-min fair share: the shares of all pairs grow alike until a link is full, then those of the pairs that do not
-//! need it, and so on. A pair whose shortest ways are several spreads over them. The shares are of link key with no
-//! cost for tags, so that nobody can reach them quite.
+//! need it, and so on. A pair spreads over all ways that the controller gives it as suits all best. Equal shares would
+//! be no measure away from rings: they are what the worst bottleneck allows. The shares are of link key with no cost
+//! for tags, so that nobody can reach them quite.
+//!
+//! **Where it stands.** On a ring of 10 sites pairs get Jain 0.96 of their share, the worst 0.80. Scattered sites
+//! (24, radius 0.3, seed 1, 54 links) get 0.64, the worst 0.02: each hop shares its key evenly among the pairs that come
+//! over it, but pairs go the shortest way even if it is crowded, so that neighbours across a bridge get no more than all
+//! who cross it, where the reference sends most of those round.
 //!
 //! Messages take a fixed time and arrive in order, commits are durable at once, links make key at a constant rate;
-//! nothing is lost but what [`Load::mute`] swallows. One seed gives one run.
+//! nothing is lost but what [`Load::mute`] and [`Load::cut`] swallow, and nothing is late but by [`Load::trouble`]. One
+//! seed gives one run.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use control::{Advertisement, LinkReport, LinkStateTable, Topology};
@@ -17,7 +24,7 @@ use kms::{Config, Input, Kme, LinkStock, Output, PAIR_KEY_BYTES};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 use types::id::{BlockSeq, LinkId, SiteId};
-use types::units::{BitsPerSecond, Time};
+use types::units::{BitLen, BitsPerSecond, Time};
 
 /// How sites are joined.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +33,8 @@ pub enum Shape {
     Ring,
     /// All others with the first.
     Star,
+    /// Two rows of half as many sites, each joined with the next in its row and with its like in the other row.
+    Ladder,
     /// Scattered over a square of side 1 and joined if nearer than `radius`; sites that would be alone are joined
     /// with the nearest that is not.
     Geometric {
@@ -81,7 +90,7 @@ pub fn fairness(setup: &Setup) -> Fairness {
     let before = load.stocks();
     load.run(setup.time);
     let after = load.stocks();
-    let shares = fair_shares(setup.sites, &load.links, setup.link_rate.0 / 2.0 / KEY_BITS);
+    let shares = fair_shares(&load.idle_ways(), setup.link_rate.0 / 2.0 / KEY_BITS);
     let seconds = setup.time.as_secs_f64();
     let got = |pair: &(usize, usize)| {
         let keys = |stocks: &BTreeMap<(usize, usize), u32>| f64::from(stocks.get(pair).copied().unwrap_or_default());
@@ -108,6 +117,11 @@ fn links(setup: &Setup, rng: &mut ChaCha12Rng) -> Vec<(usize, usize)> {
     match setup.shape {
         Shape::Ring => (0..count).map(|at| (at, (at + 1) % count)).take(if count == 2 { 1 } else { count }).collect(),
         Shape::Star => (1..count).map(|at| (0, at)).collect(),
+        Shape::Ladder => {
+            let row = count / 2;
+            let rows = (0..2).flat_map(|of| (1..row).map(move |at| (of * row + at - 1, of * row + at)));
+            rows.chain((0..row).map(|at| (at, row + at))).collect()
+        }
         Shape::Geometric { radius } => {
             let mut unit = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
             let places: Vec<(f64, f64)> = (0..count).map(|_| (unit(), unit())).collect();
@@ -135,70 +149,51 @@ fn links(setup: &Setup, rng: &mut ChaCha12Rng) -> Vec<(usize, usize)> {
     }
 }
 
-/// Max-min fair share of every ordered pair in keys per second, if each direction of a link carries `capacity`.
-fn fair_shares(sites: usize, links: &[(usize, usize)], capacity: f64) -> BTreeMap<(usize, usize), f64> {
-    let hops: Vec<(usize, usize)> = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
-    // Which part of a pair's traffic takes a hop, over all its shortest ways alike.
-    let mut uses: BTreeMap<(usize, usize), BTreeMap<usize, f64>> = BTreeMap::new();
-    for from in 0..sites {
-        let near = distances(sites, &hops, from);
-        for to in (0..sites).filter(|to| *to != from && near[*to] != usize::MAX) {
-            let mut flow = BTreeMap::from([(near[to], BTreeMap::from([(to, 1.0)]))]);
-            let mut used: BTreeMap<usize, f64> = BTreeMap::new();
-            for distance in (1..=near[to]).rev() {
-                for (site, part) in flow.remove(&distance).unwrap_or_default() {
-                    let before = |(_, hop): &(usize, &(usize, usize))| hop.1 == site && near[hop.0] + 1 == distance;
-                    let last: Vec<(usize, usize)> =
-                        hops.iter().enumerate().filter(before).map(|(at, hop)| (at, hop.0)).collect();
-                    #[expect(clippy::cast_precision_loss, reason = "sites have few links")]
-                    let part = part / last.len() as f64;
-                    for (at, site) in last {
-                        *used.entry(at).or_default() += part;
-                        *flow.entry(distance - 1).or_default().entry(site).or_default() += part;
-                    }
-                }
-            }
-            uses.insert((from, to), used);
-        }
-    }
-    let mut left = vec![capacity; hops.len()];
-    let mut shares: BTreeMap<(usize, usize), f64> = BTreeMap::new();
-    let mut level = 0.0;
-    while !uses.is_empty() {
-        let mut load = vec![0.0; hops.len()];
-        uses.values().flatten().for_each(|(at, part)| load[*at] += part);
-        let room = |at: usize| if load[at] > 0.0 { left[at] / load[at] } else { f64::INFINITY };
-        let step = (0..hops.len()).map(room).fold(f64::INFINITY, f64::min);
-        level += step;
-        (0..hops.len()).for_each(|at| left[at] -= step * load[at]);
-        let full: BTreeSet<usize> = (0..hops.len()).filter(|at| left[*at] < capacity * 1e-9).collect();
-        let done = uses.iter().filter(|(_, used)| used.keys().any(|at| full.contains(at)));
-        let done: Vec<(usize, usize)> = done.map(|(pair, _)| *pair).collect();
-        done.iter().for_each(|pair| _ = uses.remove(pair));
-        shares.extend(done.into_iter().map(|pair| (pair, level)));
+/// Max-min fair share of every ordered pair in keys per second, if each direction of a link carries `capacity` and a
+/// pair may spread over all ways that the controller gives it.
+///
+/// Water filling: the shares of all pairs grow alike by small steps, each over that way of the pair whose hops together
+/// are the least full; a pair whose ways all have a full hop keeps what it has. Steps are not taken back, so that shares
+/// are those of a good division, not proven to be the best.
+fn fair_shares(ways: &BTreeMap<(usize, usize), Vec<Vec<usize>>>, capacity: f64) -> BTreeMap<(usize, usize), f64> {
+    let mut used: BTreeMap<(usize, usize), f64> = BTreeMap::new();
+    let mut shares: BTreeMap<(usize, usize), f64> = ways.keys().map(|pair| (*pair, 0.0)).collect();
+    let hops = |way: &[usize]| way.windows(2).map(|hop| (hop[0], hop[1])).collect::<Vec<_>>();
+    let mut growing: Vec<((usize, usize), Vec<Vec<(usize, usize)>>)> =
+        ways.iter().map(|(pair, ways)| (*pair, ways.iter().map(|way| hops(way)).collect())).collect();
+    let step = 1.0 / STEPS;
+    while !growing.is_empty() {
+        growing.retain_mut(|(pair, ways)| {
+            let fill = |hop: &(usize, usize)| used.get(hop).copied().unwrap_or_default();
+            ways.retain(|way| way.iter().all(|hop| fill(hop) + step <= 1.0 + 1e-9));
+            let cost = |way: &[(usize, usize)]| way.iter().map(|hop| (FULL_COST * fill(hop)).exp()).sum::<f64>();
+            let Some(way) = ways.iter().min_by(|one, other| cost(one).total_cmp(&cost(other))) else { return false };
+            way.iter().for_each(|hop| *used.entry(*hop).or_default() += step);
+            *shares.entry(*pair).or_default() += step * capacity;
+            true
+        });
     }
     shares
-}
-
-fn distances(sites: usize, hops: &[(usize, usize)], from: usize) -> Vec<usize> {
-    let mut near = vec![usize::MAX; sites];
-    near[from] = 0;
-    let mut open = VecDeque::from([from]);
-    while let Some(site) = open.pop_front() {
-        for (_, next) in hops.iter().filter(|hop| hop.0 == site) {
-            if near[*next] == usize::MAX {
-                near[*next] = near[site] + 1;
-                open.push_back(*next);
-            }
-        }
-    }
-    near
 }
 
 enum Happening {
     Deliver { from: usize, to: usize, bytes: Vec<u8> },
     Distil { link: usize },
     Route,
+}
+
+/// What is wrong with the connections between sites. They are reliable streams: a lost packet comes later, and so does
+/// what was sent after it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trouble {
+    /// Packets that get lost, of a hundred.
+    pub lost_percent: u32,
+    /// How much later a lost packet comes each time.
+    pub resend: Duration,
+    /// Messages before which the connection stalls, of a thousand.
+    pub stalls_permille: u32,
+    /// How long it stalls.
+    pub stall: Duration,
 }
 
 /// A network of KMEs that want more key than there is.
@@ -220,6 +215,10 @@ pub struct Load {
     due: BTreeSet<(Time, usize)>,
     due_of: Vec<Option<Time>>,
     muted: BTreeSet<usize>,
+    cut: BTreeSet<(usize, usize)>,
+    trouble: Option<Trouble>,
+    /// When the last message between two sites arrives.
+    busy_until: BTreeMap<(usize, usize), Time>,
     rng: ChaCha12Rng,
 }
 
@@ -261,6 +260,9 @@ impl Load {
             due: BTreeSet::new(),
             due_of: vec![None; names.len()],
             muted: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            trouble: None,
+            busy_until: BTreeMap::new(),
             rng,
             names,
         };
@@ -279,6 +281,29 @@ impl Load {
         }
         load.later(Duration::ZERO, Happening::Route);
         load
+    }
+
+    /// The ways that the controller gives while nobody asks for key.
+    fn idle_ways(&self) -> BTreeMap<(usize, usize), Vec<Vec<usize>>> {
+        let mut table = LinkStateTable::new(self.table.topology().clone(), Duration::from_secs(3_600));
+        for (site, kme) in self.kmes.iter().enumerate() {
+            let report = |stock: LinkStock| {
+                let (rate, demand) = (BitsPerSecond(self.rate.0 / 2.0), BitsPerSecond(0.0));
+                LinkReport { link: stock.link, up: true, stock: BitLen(0), rate, demand }
+            };
+            let links = kme.link_stock().into_iter().map(report).collect();
+            let advertisement = Advertisement { origin: self.names[site].clone(), seq: 1, links };
+            table.accept(self.now, advertisement).expect("a core speaks of its own links");
+        }
+        let of = |site: usize| {
+            let ways = table.ways(self.now, &self.names[site]).into_iter();
+            ways.map(move |(to, ways)| ((site, self.number[&to]), ways.iter().map(|way| self.numbers(way)).collect()))
+        };
+        (0..self.names.len()).flat_map(of).collect()
+    }
+
+    fn numbers(&self, way: &[SiteId]) -> Vec<usize> {
+        way.iter().map(|site| self.number[site]).collect()
     }
 
     /// Lets time pass.
@@ -307,6 +332,22 @@ impl Load {
     /// From now on a site's messages, both ways, are swallowed; everyone believes to be connected with it.
     pub fn mute(&mut self, site: usize) {
         self.muted.insert(site);
+    }
+
+    /// From now on messages between two sites, both ways, are swallowed; both believe to be connected.
+    pub fn cut(&mut self, one: usize, other: usize) {
+        self.cut.extend([(one, other), (other, one)]);
+    }
+
+    /// From now on connections between sites have this.
+    pub fn trouble(&mut self, trouble: Trouble) {
+        self.trouble = Some(trouble);
+    }
+
+    /// Relays of all sites that failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.kmes.iter().map(|kme| kme.counters().relays_failed).sum()
     }
 
     /// Keys that each ordered pair has in stock.
@@ -382,8 +423,10 @@ impl Load {
                 }
                 Output::Send { to, bytes } => {
                     let to = self.number[&to];
-                    if !self.muted.contains(&site) && !self.muted.contains(&to) {
-                        self.later(DELAY, Happening::Deliver { from: site, to, bytes });
+                    let silent = self.muted.contains(&site) || self.muted.contains(&to);
+                    if !silent && !self.cut.contains(&(site, to)) {
+                        let after = self.delay(site, to);
+                        self.later(after, Happening::Deliver { from: site, to, bytes });
                     }
                 }
                 _ => {}
@@ -398,6 +441,20 @@ impl Load {
         }
     }
 
+    /// How long a message takes; none overtakes another of its connection.
+    fn delay(&mut self, from: usize, to: usize) -> Duration {
+        let Some(trouble) = self.trouble else { return DELAY };
+        let mut takes = DELAY;
+        while self.rng.next_u32() % 100 < trouble.lost_percent {
+            takes += trouble.resend;
+        }
+        let stalled = self.rng.next_u32() % 1_000 < trouble.stalls_permille;
+        takes += if stalled { trouble.stall } else { Duration::ZERO };
+        let busy = self.busy_until.entry((from, to)).or_insert(self.now);
+        *busy = (*busy).max(self.now.after(takes));
+        busy.since(self.now)
+    }
+
     fn later(&mut self, after: Duration, happening: Happening) {
         self.order += 1;
         self.happenings.insert((self.now.after(after), self.order), happening);
@@ -410,6 +467,10 @@ fn link_id(a: usize, b: usize) -> LinkId {
 
 #[expect(clippy::cast_precision_loss, reason = "a small constant")]
 const KEY_BITS: f64 = (PAIR_KEY_BYTES * 8) as f64;
+/// Steps of water filling until a hop that one pair has for itself is full.
+const STEPS: f64 = 2_000.0;
+/// How steeply a hop gets dearer as it fills: e^8 times when it is full.
+const FULL_COST: f64 = 8.0;
 const DELAY: Duration = Duration::from_millis(5);
 const BLOCK_EVERY: Duration = Duration::from_millis(500);
 const ROUTE_EVERY: Duration = Duration::from_secs(2);

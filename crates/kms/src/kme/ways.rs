@@ -1,8 +1,9 @@
 //! Which way a batch takes: the routes that the controller gives, less what lately failed.
 //!
-//! A batch that is neither acknowledged nor said to wait in time was lost on its way. Whichever site between the ends
-//! let nothing of ours pass since then is suspected and avoided while there is another way; the first batch that comes
-//! through it clears it. A hop that was refused is avoided for a moment, so that the next batch tries another way.
+//! A batch that is neither acknowledged nor said to wait in time was lost on its way. Whichever site between the ends,
+//! and whichever hop, let nothing of ours pass since then is suspected and avoided while there is another way; the first
+//! batch that comes through clears it. So a site that forwards to all neighbours but one is not avoided for the others,
+//! and what it sends to that one does not seem safe because of them. A hop that was refused is avoided for a moment, so that the next batch tries another way.
 //! Ways of which one changed what it carried are charged; those with less charge come first.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,10 @@ pub(super) struct Ways {
     suspects: BTreeMap<SiteId, Suspect>,
     /// When something of ours last came through a site.
     passed: BTreeMap<SiteId, Time>,
-    avoided: BTreeMap<(SiteId, SiteId), Time>,
+    /// The same for hops.
+    hops_suspected: BTreeMap<Hop, Suspect>,
+    hops_passed: BTreeMap<Hop, Time>,
+    avoided: BTreeMap<Hop, Time>,
     charges: BTreeMap<SiteId, Charge>,
 }
 
@@ -33,10 +37,25 @@ struct Charge {
     until: Time,
 }
 
+/// From one site to the next.
+type Hop = (SiteId, SiteId);
+
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
     until: Time,
     strikes: u32,
+}
+
+impl Suspect {
+    /// Suspected again, for longer. What is heard while it is suspected says nothing new.
+    fn again(before: Option<Self>, now: Time) -> Self {
+        let Some(before) = before else { return Self { until: now.after(SUSPECT_FOR), strikes: 0 } };
+        if now < before.until {
+            return before;
+        }
+        let strikes = (before.strikes + 1).min(5);
+        Self { until: now.after(SUSPECT_FOR * (1 << strikes)), strikes }
+    }
 }
 
 impl Ways {
@@ -60,7 +79,10 @@ impl Ways {
         let used = |site: &SiteId| routes.values().flatten().any(|path| path.contains(site));
         self.suspects.retain(|site, _| used(site));
         self.passed.retain(|site, _| used(site));
-        self.avoided.retain(|(from, to), _| used(from) && used(to));
+        let hop_used = |(from, to): &Hop| used(from) && used(to);
+        self.avoided.retain(|hop, _| hop_used(hop));
+        self.hops_suspected.retain(|hop, _| hop_used(hop));
+        self.hops_passed.retain(|hop, _| hop_used(hop));
         self.charges.retain(|site, _| used(site));
     }
 
@@ -95,11 +117,12 @@ impl Ways {
     /// Whether a site of the way is suspected or one of its hops was refused lately.
     pub(super) fn is_doubtful(&self, now: Time, path: &[SiteId]) -> bool {
         let suspected = |site: &SiteId| self.suspects.get(site).is_some_and(|suspect| now < suspect.until);
-        let refused = |hop: &[SiteId]| {
-            let hop = (hop[0].clone(), hop[1].clone());
+        let doubtful = |hop: Hop| {
             self.avoided.get(&hop).is_some_and(|until| now < *until)
+                || self.hops_suspected.get(&hop).is_some_and(|suspect| now < suspect.until)
         };
-        inner(path).iter().any(suspected) || (!self.avoided.is_empty() && path.windows(2).any(refused))
+        let none = self.avoided.is_empty() && self.hops_suspected.is_empty();
+        inner(path).iter().any(suspected) || (!none && hops(path).any(doubtful))
     }
 
     /// Something came through all sites but the last of a part of a way that begins here.
@@ -107,6 +130,10 @@ impl Ways {
         for site in inner(part) {
             self.passed.insert(site.clone(), now);
             self.suspects.remove(site);
+        }
+        for hop in hops(part) {
+            self.hops_suspected.remove(&hop);
+            self.hops_passed.insert(hop, now);
         }
     }
 
@@ -117,21 +144,24 @@ impl Ways {
                 self.suspect(now, site);
             }
         }
+        for hop in hops(path) {
+            if self.hops_passed.get(&hop).is_none_or(|passed| *passed < sent) {
+                let suspect = Suspect::again(self.hops_suspected.get(&hop).copied(), now);
+                self.hops_suspected.insert(hop, suspect);
+            }
+        }
     }
 
-    /// A site seems to let nothing pass. What is heard of it while it is suspected says nothing new.
+    /// A site seems to let nothing pass.
     pub(super) fn suspect(&mut self, now: Time, site: &SiteId) {
-        let before = self.suspects.get(site).copied();
-        if before.is_some_and(|before| now < before.until) {
-            return;
-        }
-        let strikes = before.map_or(0, |before| (before.strikes + 1).min(5));
-        self.suspects.insert(site.clone(), Suspect { until: now.after(SUSPECT_FOR * (1 << strikes)), strikes });
+        let suspect = Suspect::again(self.suspects.get(site).copied(), now);
+        self.suspects.insert(site.clone(), suspect);
     }
 
     /// A site speaks again.
     pub(super) fn clear(&mut self, site: &SiteId) {
         self.suspects.remove(site);
+        self.hops_suspected.retain(|(from, to), _| from != site && to != site);
     }
 
     /// A batch over these ways was changed on one of them.
@@ -189,6 +219,10 @@ fn apart<'a>(ways: &[&'a Vec<SiteId>], count: usize, fit: &Fit) -> Option<Vec<&'
 /// The sites between the ends.
 fn inner(path: &[SiteId]) -> &[SiteId] {
     path.get(1..path.len().saturating_sub(1)).unwrap_or_default()
+}
+
+fn hops(path: &[SiteId]) -> impl Iterator<Item = Hop> {
+    path.windows(2).map(|hop| (hop[0].clone(), hop[1].clone()))
 }
 
 /// How long acknowledgements of one peer take, as RFC 6298 estimates it.
@@ -299,6 +333,19 @@ mod tests {
             [path("a b c z")]
         );
         assert_eq!(ways.choose(at(9_000), &site("z"), (1, 1), &Fit::default(), |_| true).unwrap(), [path("a b c z")]);
+    }
+
+    #[test]
+    fn a_hop_that_lets_nothing_pass_is_avoided_though_the_site_before_it_lets_others_pass() {
+        let mut ways = ways(&["a b z", "a b c z", "a d e z"]);
+        let chosen = |ways: &Ways, now| ways.choose(now, &site("z"), (1, 1), &Fit::default(), |_| true).unwrap();
+        ways.came_through(at(900), &path("a b y"));
+        ways.lost(at(1_000), &path("a b z"), at(800));
+        assert_eq!(chosen(&ways, at(1_000)), [path("a b c z")], "b is alive, but not b to z");
+        ways.lost(at(1_400), &path("a b c z"), at(1_000));
+        assert_eq!(chosen(&ways, at(1_400)), [path("a d e z")]);
+        ways.came_through(at(1_500), &path("a b z"));
+        assert_eq!(chosen(&ways, at(1_500)), [path("a b z")]);
     }
 
     #[test]
