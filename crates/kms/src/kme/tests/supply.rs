@@ -1,7 +1,7 @@
 //! Supply to SAEs.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -311,4 +311,29 @@ fn key_ids_say_nothing_of_the_key() {
     let (a, b) = (net.encrypt("a1", "b1", 1, 256).unwrap(), other.encrypt("a1", "b1", 1, 256).unwrap());
     assert_eq!(bits(&a), bits(&b));
     assert_ne!(ids(&a), ids(&b));
+}
+
+#[test]
+fn losing_the_controller_stops_no_supply_from_stock_and_none_over_the_ways_last_known() {
+    let mut net = Net::line(&["a", "b", "c"], |_| {});
+    net.blocks(60_000);
+    // No word of the controller any more: the ways last known go on being filled.
+    net.advance(Duration::from_secs(3_600));
+    for _ in 0..3 {
+        let keys = net.encrypt("a1", "c1", 20, 256).unwrap();
+        assert_eq!(bits(&net.decrypt("c1", "a1", &ids(&keys)).unwrap()), bits(&keys));
+        net.advance(Duration::from_secs(20));
+        assert_eq!(net.ready("a", "c"), 64);
+    }
+    // Its last word is that there is no way anywhere, at every site, even after a restart.
+    for name in ["a", "b", "c"] {
+        net.input(name, Input::Routes(BTreeMap::new()));
+    }
+    let keys = net.encrypt("a1", "c1", 20, 256).unwrap();
+    assert_eq!(net.decrypt("c1", "a1", &ids(&keys)).unwrap().len(), 20);
+    assert_eq!(net.ready("a", "c"), 44);
+    net.crash("a");
+    net.input("a", Input::Routes(BTreeMap::new()));
+    let keys = net.encrypt("a1", "c1", 20, 256).unwrap();
+    assert_eq!(net.decrypt("c1", "a1", &ids(&keys)).unwrap().len(), 20);
 }
