@@ -114,7 +114,7 @@ fn check_value(domain: Domain, known: &[&[u8]], message: &[u8], x: &[u8]) -> Zer
     let second = if label.len() > BLOCK { &[][..] } else { &zeros[..] };
     let head = [label, second, &lengths];
     let blocks: usize = head.into_iter().chain(parts()).map(|part| part.len().div_ceil(BLOCK)).sum();
-    let odd = if blocks % 2 == 0 { &zeros[..] } else { &[][..] };
+    let odd = if blocks.is_multiple_of(2) { &zeros[..] } else { &[][..] };
     head.into_iter().chain(parts()).chain([odd]).for_each(|part| poly.update_padded(part));
     Zeroizing::new(poly.finalize().into())
 }

@@ -159,7 +159,7 @@ fn fair_shares(ways: &BTreeMap<(usize, usize), Vec<Vec<usize>>>, capacity: f64) 
     let mut used: BTreeMap<(usize, usize), f64> = BTreeMap::new();
     let mut shares: BTreeMap<(usize, usize), f64> = ways.keys().map(|pair| (*pair, 0.0)).collect();
     let hops = |way: &[usize]| way.windows(2).map(|hop| (hop[0], hop[1])).collect::<Vec<_>>();
-    let mut growing: Vec<((usize, usize), Vec<Vec<(usize, usize)>>)> =
+    let mut growing: Vec<(Hop, Vec<Vec<Hop>>)> =
         ways.iter().map(|(pair, ways)| (*pair, ways.iter().map(|way| hops(way)).collect())).collect();
     let step = 1.0 / STEPS;
     while !growing.is_empty() {
@@ -175,6 +175,9 @@ fn fair_shares(ways: &BTreeMap<(usize, usize), Vec<Vec<usize>>>, capacity: f64) 
     }
     shares
 }
+
+/// From one site to the next, or to another.
+type Hop = (usize, usize);
 
 enum Happening {
     Deliver { from: usize, to: usize, bytes: Vec<u8> },

@@ -232,7 +232,7 @@ fn every_one_of_a_hundred_thousand_offsets_on_one_share_is_noticed() {
         let honest = shares.remove(usize::try_from(turn % 2).unwrap());
         let mut offset = vec![0; honest.len()];
         let at = rng.next_u32() as usize % offset.len();
-        if turn % 3 == 0 {
+        if turn.is_multiple_of(3) {
             offset[at] = 1 << (turn % 8)
         } else {
             rng.fill_bytes(&mut offset[at..])
@@ -243,7 +243,7 @@ fn every_one_of_a_hundred_thousand_offsets_on_one_share_is_noticed() {
         fill::add_share(&mut shares[0], &SecretBytes::from_vec(offset));
         fill::add_share(&mut shares[0], &honest);
         assert!(confirm::decode(relay, &ways, shares.remove(0)).is_none(), "turn {turn}");
-        if turn % 1_000 == 0 {
+        if turn.is_multiple_of(1_000) {
             let (same, shown) = confirm::decode(relay, &ways, word).unwrap();
             assert!(same == keys && proof.is(&shown.show()));
         }
