@@ -165,6 +165,9 @@ async fn fail_over(effort: Effort) -> Outcome<Row> {
     let (near, far) = (site("a")?, site("d")?);
     ground.wait_for_key(&near, &far).await?;
     let load = ground.load(&near, 1)?;
+    // What the machine and its disk let pass without a fault: the figure cannot be better than that.
+    sleep(SETTLE).await;
+    let calm = longest_gap(&mut load.call().await?).await?.as_secs_f64() * 1e3;
     let mut gaps = Vec::new();
     // Either relay, since which of the two ways is in use is the site's choice.
     for (relay, fault) in [("b", Fault::Frozen), ("c", Fault::Killed), ("c", Fault::Frozen), ("b", Fault::Killed)]
@@ -186,7 +189,7 @@ async fn fail_over(effort: Effort) -> Outcome<Row> {
     let how = format!(
         "wall time, real processes, worst of {} rounds: a ring of four, keys made for the opposite site without pause, one \
          of the two relays frozen ({frozen:.0} ms) or killed ({killed:.0} ms); longest time without a new key in the {} s \
-         after",
+         after; {calm:.0} ms without a fault",
         gaps.len(),
         WATCHED.as_secs()
     );
@@ -270,13 +273,14 @@ mod tests {
 
     #[test]
     fn parts_have_as_many_keys_and_leave_the_start_out() {
-        // Two seconds to start, then a thousand keys a second, then half as many.
+        // Two seconds to start, then a thousand keys a second, then half as many; a part may begin in one and end in the
+        // other.
         let steady = (0..=100).map(|at| sample(at * 10, 2.0 + at as f64 * 0.01));
         let slow = (1..=50).map(|at| sample(1_000 + at * 10, 3.0 + at as f64 * 0.02));
         let samples: Vec<Sample> = [sample(0, 0.0)].into_iter().chain(steady).chain(slow).collect();
         let parts = pieces(&samples, 3);
         let whole: Vec<f64> = parts.iter().map(|rate| rate.round()).collect();
-        assert_eq!(whole, [1_000.0, 1_000.0, 500.0]);
+        assert_eq!(whole, [1_000.0, 940.0, 500.0]);
         assert!(pieces(&[sample(0, 0.0), sample(0, 1.0)], 5).is_empty());
         assert!(pieces(&[], 5).is_empty());
         assert_eq!(pieces(&[sample(0, 0.0), sample(100, 1.0)], 1), [100.0]);
