@@ -82,7 +82,11 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Outcome<()> {
         },
         &failure,
     );
-    keeper.record(vec![started(&config)?]).await.ok_or_else(|| disk_failed(&config, &failure))?;
+    if keeper.record(vec![started(&config)?]).await.is_none() {
+        // It says why a moment after those who wait hear nothing.
+        failure.happened().await;
+        return Err(disk_failed(&config, &failure));
+    }
     tokio::spawn(policies::keep_fresh(config.clone(), keeper.clone(), tasks.clone()));
 
     let mut links = Vec::new();

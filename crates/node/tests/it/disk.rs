@@ -38,7 +38,7 @@ fn take_until_it_stops(world: &mut World) -> (Keys, std::process::ExitStatus) {
 }
 
 /// Every key is at its slave, with the same bits.
-fn all_delivered(world: &World, taken: &Keys) {
+fn all_delivered(world: &World, taken: &[(String, String)]) {
     let sae = world.sae("west", "app-west").join("sae.toml");
     for (id, bits) in taken {
         let found = keys(&run(&["key", "--sae", str_of(&sae), "--json", "fetch", "app-east", id]).stdout);
