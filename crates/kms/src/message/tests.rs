@@ -147,7 +147,7 @@ fn the_encodings_are_pinned() {
             uuid(3),
             uuid(4),
             uuid(1),
-            "00107b22453332343733 5f78223a317d".replace(' ', "")
+            "000e7b224533323437335f78223a317d"
         )
     );
     assert_eq!(hex(&all[11]), format!("0310{}", uuid(2)));
