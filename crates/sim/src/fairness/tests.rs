@@ -76,9 +76,10 @@ fn a_silent_site_is_gone_round_within_a_second_by_all_pairs_under_load() {
     }
 }
 
-/// Two squares side by side with a common edge 1-4: `0-1-2 / 3-4-5`, so that 1 and 4 relay to several neighbours.
+/// Two squares side by side with a common edge 1-4: `0-1-2 / 3-4-5`, so that 1 and 4 relay to several neighbours. Rich in
+/// key: where batches wait for key, time-outs are longer.
 fn ladder() -> Setup {
-    Setup { link_rate: BitsPerSecond(8_000_000.0), ..setup(Shape::Ladder, 6) }
+    Setup { link_rate: BitsPerSecond(40_000_000.0), ..setup(Shape::Ladder, 6) }
 }
 
 #[test]
