@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -88,12 +89,19 @@ pub(crate) struct Answer {
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
+/// One connection.
+struct Open {
+    requests: SendRequest<Full<Bytes>>,
+    /// Why it ended, if it failed.
+    ended: oneshot::Receiver<hyper::Error>,
+}
+
 /// Connections to one server.
 pub(crate) struct Connections {
     server: Server,
     name: ServerName<'static>,
     connector: TlsConnector,
-    idle: Mutex<Vec<(Instant, SendRequest<Full<Bytes>>)>>,
+    idle: Mutex<Vec<(Instant, Open)>>,
     pub(crate) timeouts: Timeouts,
 }
 
@@ -119,48 +127,49 @@ impl Connections {
         repeatable: bool,
     ) -> Result<Answer, Error> {
         let body = Bytes::from(body);
-        if let Some(sender) = self.kept().await {
-            match self.send(sender, self.request(&method, path, &body)?, path).await {
+        if let Some(open) = self.kept().await {
+            match self.send(open, self.request(&method, path, &body)?, path).await {
                 // A time-out has no source, and is not tried again.
                 Err(Error::Unavailable { sent, source: Some(_), .. }) if repeatable || !sent => {}
                 outcome => return outcome,
             }
         }
-        let sender = self.connect().await?;
-        self.send(sender, self.request(&method, path, &body)?, path).await
+        let open = self.connect().await?;
+        self.send(open, self.request(&method, path, &body)?, path).await
     }
 
     /// A connection that was used before and is still open.
-    async fn kept(&self) -> Option<SendRequest<Full<Bytes>>> {
+    async fn kept(&self) -> Option<Open> {
         loop {
-            let (used, mut sender) = self.lock().pop()?;
-            if used.elapsed() < self.timeouts.idle && sender.ready().await.is_ok() {
-                return Some(sender);
+            let (used, mut open) = self.lock().pop()?;
+            if used.elapsed() < self.timeouts.idle && open.requests.ready().await.is_ok() {
+                return Some(open);
             }
         }
     }
 
-    async fn send(
-        &self,
-        mut sender: SendRequest<Full<Bytes>>,
-        request: Request<Full<Bytes>>,
-        path: &str,
-    ) -> Result<Answer, Error> {
+    async fn send(&self, mut open: Open, request: Request<Full<Bytes>>, path: &str) -> Result<Answer, Error> {
         let server = self.server.to_string();
         let answered = self.in_time(async {
-            let answer = sender.try_send_request(request).await.map_err(|error| {
-                let sent = error.message().is_none();
-                Error::of_connection(&server, path, sent, error.into_error().into())
-            })?;
-            self.read(answer, path).await
+            match open.requests.try_send_request(request).await {
+                Ok(answer) => self.read(answer, path).await,
+                Err(error) => {
+                    let sent = error.message().is_none();
+                    let error = error.into_error();
+                    // The connection ended before it took the request, and knows why: with TLS 1.3 a server refuses
+                    // our certificate after the handshake.
+                    let why = if error.is_canceled() { (&mut open.ended).await.ok() } else { None };
+                    Err(Error::of_connection(&server, path, sent, why.unwrap_or(error).into()))
+                }
+            }
         });
         let answer = answered.await.unwrap_or_else(|| {
             let what = format!("{server} did not answer {path} within {} s", self.timeouts.answer.as_secs_f32());
             Err(Error::Unavailable { what, sent: true, source: None })
         })?;
         let mut idle = self.lock();
-        if idle.len() < IDLE_MAX && sender.is_ready() {
-            idle.push((Instant::now(), sender));
+        if idle.len() < IDLE_MAX && open.requests.is_ready() {
+            idle.push((Instant::now(), open));
         }
         Ok(answer)
     }
@@ -195,7 +204,7 @@ impl Connections {
             .map_err(|error| Error::Setup { what: format!("request {path}"), source: Some(error.into()) })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+    async fn connect(&self) -> Result<Open, Error> {
         let server = self.server.to_string();
         let unreachable =
             |source| Err(Error::Unavailable { what: format!("cannot reach {server}"), sent: false, source });
@@ -213,13 +222,15 @@ impl Connections {
             Err(late) => return Err(Error::Handshake { server, source: late.into() }),
         };
         match handshake(TokioIo::new(tls)).await {
-            Ok((sender, connection)) => {
+            Ok((requests, connection)) => {
+                let (why, ended) = oneshot::channel();
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
                         tracing::debug!(%server, %error, "connection ended");
+                        let _nobody_asks = why.send(error);
                     }
                 });
-                Ok(sender)
+                Ok(Open { requests, ended })
             }
             Err(error) => unreachable(Some(error.into())),
         }
@@ -229,7 +240,7 @@ impl Connections {
         timeout(self.timeouts.answer, work).await.ok()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, SendRequest<Full<Bytes>>)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Open)>> {
         // A list of connections is whole whatever the holder did.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -94,7 +94,8 @@ impl Replicated {
                 config.insert("store".to_owned(), settings.into());
                 config["listen"]["kme"] = ports[0].to_string().into();
                 config["listen"]["kx"] = ports[1].to_string().into();
-                config["listen"].as_table_mut().unwrap().remove("dashboard");
+                let listen = config["listen"].as_table_mut().unwrap();
+                ["dashboard", "metrics"].iter().for_each(|page| _ = listen.remove(*page));
                 config["etsi004"]["listen"] = free_port().to_string().into();
                 config["link"][0]["classical"] = ports[2].to_string().into();
             });

@@ -33,9 +33,10 @@ fn a_controller_reads_the_node_and_hears_of_changes() {
     let is_there = |body: &Value| {
         let links = body["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"].as_array();
         let makes = |link: &Value| link["qkdl_performance"]["skr"].as_u64().is_some_and(|rate| rate > 0);
-        links.is_some_and(|links| links.iter().any(makes) && links.len() > 1)
+        let has_way = |link: &Value| link["virt_next_hop"][0].is_string();
+        links.is_some_and(|links| links.iter().any(makes) && links.iter().any(has_way))
     };
-    wait_until(Duration::from_secs(20), "a link that makes key", || is_there(&read(ROOT).1));
+    wait_until(Duration::from_secs(20), "a link that makes key, and a way over it", || is_there(&read(ROOT).1));
     let (code, body) = read(ROOT);
     assert_eq!(code, 200, "{body}");
     let node = &body["etsi-qkd-sdn-node:qkd_node"];
