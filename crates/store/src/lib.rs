@@ -41,6 +41,8 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod kek;
+#[cfg(test)]
+mod model;
 pub mod root_key;
 mod segment;
 pub mod store;

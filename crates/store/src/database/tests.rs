@@ -1,6 +1,5 @@
 //! The database back end against a real PostgreSQL, which the tests start and kill themselves.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,9 +11,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
+use crate::model::{Model, apply, as_model, delete, put};
 use crate::store::Store;
-
-type Model = BTreeMap<(Table, Vec<u8>), (Vec<u8>, Option<Vec<u8>>)>;
 
 /// A server of its own in a folder of its own, reached over a Unix socket.
 struct Server {
@@ -131,33 +129,10 @@ fn rng(seed: u64) -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(seed)
 }
 
-fn put(table: Table, key: &[u8], value: &[u8], secret: Option<&[u8]>) -> Change {
-    let secret = secret.map(SecretBytes::copy_of);
-    Change::Put(Record { table, key: key.to_vec(), value: value.to_vec(), secret })
-}
-
-fn delete(table: Table, key: &[u8]) -> Change {
-    Change::Delete { table, key: key.to_vec() }
-}
-
 fn model_of(store: &Store) -> Model {
     let (records, damaged) = store.sorted().unwrap();
     assert_eq!(damaged, []);
-    let secret = |secret: Option<SecretBytes>| secret.map(|secret| secret.into_public("test bytes"));
-    records.into_iter().map(|r| ((r.table, r.key), (r.value, secret(r.secret)))).collect()
-}
-
-fn apply(model: &mut Model, change: &Change) {
-    match change {
-        Change::Put(r) => {
-            let secret = r.secret.as_ref().map(|secret| secret.expose(<[u8]>::to_vec));
-            model.insert((r.table, r.key.clone()), (r.value.clone(), secret));
-        }
-        Change::Update { table, key, value } => {
-            model.get_mut(&(*table, key.clone())).unwrap().0.clone_from(value);
-        }
-        Change::Delete { table, key } => drop(model.remove(&(*table, key.clone()))),
-    }
+    as_model(records)
 }
 
 fn random_change(model: &Model, rng: &mut ChaCha20Rng) -> Change {

@@ -11,9 +11,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
 use crate::disk::sim::SimDisk;
+use crate::model::{Model, apply, as_model, delete, put};
 use crate::store::{Back, Damaged, Store};
-
-type Model = BTreeMap<(Table, Vec<u8>), (Vec<u8>, Option<Vec<u8>>)>;
 
 fn root() -> RootKey {
     RootKey::from_key(Key256::copy_of(&[7; 32]))
@@ -38,35 +37,6 @@ fn open_with(disk: &SimDisk, root: RootKey, seed: u64) -> Result<(Store, Vec<Rec
 fn inside(store: &Store) -> &Embedded {
     let Back::Folder(embedded) = &store.back else { panic!("a folder was opened") };
     embedded
-}
-
-fn put(table: Table, key: &[u8], value: &[u8], secret: Option<&[u8]>) -> Change {
-    let secret = secret.map(SecretBytes::copy_of);
-    Change::Put(Record { table, key: key.to_vec(), value: value.to_vec(), secret })
-}
-
-fn delete(table: Table, key: &[u8]) -> Change {
-    Change::Delete { table, key: key.to_vec() }
-}
-
-fn as_model(records: Vec<Record>) -> Model {
-    let secret = |secret: Option<SecretBytes>| secret.map(|secret| secret.into_public("test bytes"));
-    records.into_iter().map(|record| ((record.table, record.key), (record.value, secret(record.secret)))).collect()
-}
-
-fn apply(model: &mut Model, change: &Change) {
-    match change {
-        Change::Put(record) => {
-            let secret = record.secret.as_ref().map(|secret| secret.expose(<[u8]>::to_vec));
-            model.insert((record.table, record.key.clone()), (record.value.clone(), secret));
-        }
-        Change::Update { table, key, value } => {
-            model.get_mut(&(*table, key.clone())).unwrap().0.clone_from(value);
-        }
-        Change::Delete { table, key } => {
-            model.remove(&(*table, key.clone()));
-        }
-    }
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
