@@ -9,9 +9,11 @@
 //! the disk fails the keeper stops the whole process: a site that cannot write must not supply key, and a
 //! restart replays from what is durable.
 
+mod disk;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crypto::record::Change;
@@ -26,11 +28,11 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use types::event::Event;
 use types::id::{BlockSeq, LinkId, RequestId, SaeId, SiteId};
 use types::units::Time;
 
+pub use self::disk::{DiskError, DiskFailure, DiskUse};
 use crate::backups::Backups;
 use crate::clock;
 use crate::entropy::os_rng;
@@ -38,7 +40,7 @@ use crate::interwork::Outgoing;
 use crate::kx::{Channel, KxSender};
 use crate::pairs::{Holders, Pairs};
 use crate::refusals::{Refusals, Who};
-use crate::report::{AuditLine, Timing};
+use crate::report::AuditLine;
 use crate::tls::Identity;
 
 /// Handle to the keeper; cheap to clone.
@@ -71,17 +73,6 @@ pub struct Snapshot {
     pub interwork: Option<kms::interwork::Counters>,
     /// What the disk did.
     pub disk: DiskUse,
-}
-
-/// What the disk did since the process started.
-#[derive(Clone, Debug, Default)]
-pub struct DiskUse {
-    /// Passes to the store.
-    pub commits: Timing,
-    /// Passes to the audit log.
-    pub appends: Timing,
-    /// Changes of records.
-    pub changes: u64,
 }
 
 /// Called when the changes of a link are durable.
@@ -216,7 +207,7 @@ impl Keeper {
     async fn answered<T>(&self, answer: oneshot::Receiver<T>) -> Option<T> {
         match answer.await {
             Ok(answer) => Some(answer),
-            Err(_) if self.failure.happened.is_cancelled() => std::future::pending().await,
+            Err(_) if self.failure.has_happened() => std::future::pending().await,
             Err(_) => None,
         }
     }
@@ -629,45 +620,6 @@ impl Worker {
             disk: self.disk.clone(),
         }
     }
-}
-
-/// Whether and why the keeper could not go on.
-#[derive(Debug, Default)]
-pub struct DiskFailure {
-    happened: CancellationToken,
-    why: OnceLock<DiskError>,
-}
-
-impl DiskFailure {
-    /// Waits until it happens.
-    pub async fn happened(&self) {
-        self.happened.cancelled().await;
-    }
-
-    /// Why, if it happened.
-    #[must_use]
-    pub fn why(&self) -> Option<&DiskError> {
-        self.why.get()
-    }
-
-    fn tell(&self, error: DiskError) {
-        drop(self.why.set(error));
-        self.happened.cancel();
-    }
-}
-
-/// Why the keeper cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskError {
-    /// The store did not take a commit.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The audit log did not take an entry.
-    #[error(transparent)]
-    Log(#[from] ledger::Error),
-    /// Nobody is left who could give it work.
-    #[error("every handle to the keeper is gone")]
-    Abandoned,
 }
 
 /// Events that somebody must look at have a line in the process's log, too.
